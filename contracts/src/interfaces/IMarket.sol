@@ -30,6 +30,7 @@ interface IMarket {
     error BalanceTooLow(uint256 free, uint256 needed);
     error BalanceTooLarge(uint256 wanted);
     error TokenTransferFailed();
+    error InvalidRecipient(address to);
 
     /// @notice Credits the caller with what arrives of `amount`.
     function deposit(uint256 amount) external;
@@ -139,7 +140,8 @@ interface IMarket {
         Epoch settledUntil,
         Epoch paidUntil
     );
-    /// @notice The money ended: epochs from `since` on are not paid until somebody funds the deal.
+    /// @notice The money ended: epochs from `since` on are not paid until somebody funds the deal. Said again after each
+    /// `DealSettled` and `DealFunded` during which it stays so; without it, those two mean that the deal is funded.
     event DealUnfunded(DealId indexed dealId, Epoch since);
     /// @notice The deal will end at `endEpoch`; `refunded` went back to the developer at once.
     event DealEnding(DealId indexed dealId, EndCause cause, Epoch endEpoch, uint64 refunded);
@@ -186,7 +188,12 @@ interface IMarket {
 
     // --- Constants ----------------------------------------------------------------------------------------------
 
+    /// @notice The constant named `field` is outside of its limits.
+    error ConfigInvalid(bytes32 field);
+
     function config() external view returns (MarketConfig memory);
+    /// @notice EIP-712 domain that offers are signed under.
+    function domainSeparator() external view returns (bytes32);
     /// @notice Second at which epoch 0 began.
     function genesis() external view returns (uint64);
     function currentEpoch() external view returns (Epoch);
