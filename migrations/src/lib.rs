@@ -1,1 +1,53 @@
-//! Stub.
+//! SQL schemas of the services, compiled into the program: one folder and one [`Migrator`] for each database. Every
+//! table is documented in `migrations/README.md`.
+//!
+//! A database is migrated by the service that owns it, when it opens it. Files are never edited once released: a change
+//! is a new file.
+
+use sqlx::migrate::Migrator;
+
+/// The indexer's projection of the chain. It can be dropped and rebuilt at any time.
+pub static INDEXER: Migrator = sqlx::migrate!("./indexer");
+
+/// The matcher's signed offers, accepted artifacts and transaction outbox.
+pub static MATCHER: Migrator = sqlx::migrate!("./matcher");
+
+/// The provider agent's replicas, billing outbox and receipts.
+pub static AGENT: Migrator = sqlx::migrate!("./agent");
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+
+    const README: &str = include_str!("../README.md");
+
+    async fn tables(migrator: &Migrator) -> Vec<String> {
+        let mut db = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        migrator.run(&mut db).await.unwrap();
+        // What a restarted service does.
+        migrator.run(&mut db).await.unwrap();
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '\\_%' ESCAPE '\\'
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+        sqlx::query_scalar(sql).fetch_all(&mut db).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_database_is_made_from_nothing_and_every_table_is_documented() {
+        for migrator in [&INDEXER, &MATCHER, &AGENT] {
+            let tables = tables(migrator).await;
+            assert!(!tables.is_empty());
+            for table in tables {
+                assert!(README.contains(&format!("| `{table}` |")), "README.md says nothing about table {table}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_migration_opens_with_why() {
+        for migration in [&INDEXER, &MATCHER, &AGENT].into_iter().flat_map(|migrator| migrator.iter()) {
+            assert!(migration.sql.as_str().starts_with("-- Why: "), "{}", migration.description);
+        }
+    }
+}

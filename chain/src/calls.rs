@@ -1,0 +1,183 @@
+//! What can be sent to the market and its token: pure encoders.
+
+use alloy::{
+    primitives::{Bytes, U256},
+    sol_types::SolCall,
+};
+use common::{
+    epoch::Epoch,
+    ids::{Address, DealId, OfferHash, ReceiptRoot},
+    money::Atoms,
+    offer::{DeveloperOffer, ProviderOffer},
+};
+use contracts::{Market, TestUsdc};
+
+use crate::{convert::outward, permit::PermitSignature};
+
+/// A call of a contract, to be sent by a [`crate::TxSender`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The contract.
+    pub to: Address,
+    /// Selector and arguments.
+    pub data: Vec<u8>,
+    /// What it is, for errors and logs.
+    pub label: &'static str,
+}
+
+/// One developer offer with the provider offers that shall host its replicas, in order of preference. An empty signature
+/// stands for an offer that the chain knows already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchProposal {
+    /// The demand.
+    pub developer: DeveloperOffer,
+    /// Its signature, or empty.
+    pub developer_signature: Vec<u8>,
+    /// The supplies, each with its signature, or an empty one.
+    pub providers: Vec<(ProviderOffer, Vec<u8>)>,
+}
+
+fn call<C: SolCall>(to: Address, label: &'static str, call: &C) -> Call {
+    Call { to, data: call.abi_encode(), label }
+}
+
+fn words(ids: &[DealId]) -> Vec<alloy::primitives::B256> {
+    ids.iter().map(|id| outward::word(id.0)).collect()
+}
+
+fn wide(amount: Atoms) -> U256 {
+    U256::from(amount.get())
+}
+
+/// Makes test tokens out of nothing; the test token only.
+pub fn mint(token: Address, to: Address, amount: Atoms) -> Call {
+    call(token, "mint", &TestUsdc::mintCall { to: outward::address(to), amount: wide(amount) })
+}
+
+/// Lets `spender` (the market) take `amount` of the sender's tokens.
+pub fn approve(token: Address, spender: Address, amount: Atoms) -> Call {
+    call(token, "approve", &TestUsdc::approveCall { spender: outward::address(spender), amount: wide(amount) })
+}
+
+/// Pays `amount` of the sender's tokens in; needs an approval.
+pub fn deposit(market: Address, amount: Atoms) -> Call {
+    call(market, "deposit", &Market::depositCall { amount: wide(amount) })
+}
+
+/// Pays `amount` of the sender's tokens in for `account`; needs an approval.
+pub fn deposit_for(market: Address, account: Address, amount: Atoms) -> Call {
+    let encoded = Market::depositForCall { account: outward::address(account), amount: wide(amount) };
+    call(market, "depositFor", &encoded)
+}
+
+/// Pays `amount` of `owner`'s tokens in by the owner's permit, which was signed for this amount and deadline.
+pub fn deposit_with_permit(
+    market: Address,
+    owner: Address,
+    amount: Atoms,
+    deadline: u64,
+    signature: &PermitSignature,
+) -> Call {
+    let encoded = Market::depositWithPermitCall {
+        owner: outward::address(owner),
+        amount: wide(amount),
+        deadline: U256::from(deadline),
+        v: signature.v,
+        r: signature.r.into(),
+        s: signature.s.into(),
+    };
+    call(market, "depositWithPermit", &encoded)
+}
+
+/// Takes `amount` of the sender's free balance out, to `to`.
+pub fn withdraw(market: Address, amount: Atoms, to: Address) -> Call {
+    call(market, "withdraw", &Market::withdrawCall { amount: wide(amount), to: outward::address(to) })
+}
+
+/// Posts the sender's provider offer.
+pub fn post_provider_offer(market: Address, offer: &ProviderOffer) -> Call {
+    let encoded = Market::postProviderOfferCall { offer: outward::provider_offer(offer) };
+    call(market, "postProviderOffer", &encoded)
+}
+
+/// Posts the sender's developer offer.
+pub fn post_developer_offer(market: Address, offer: &DeveloperOffer) -> Call {
+    let encoded = Market::postDeveloperOfferCall { offer: outward::developer_offer(offer) };
+    call(market, "postDeveloperOffer", &encoded)
+}
+
+/// Voids one of the sender's offers; its deals go on.
+pub fn cancel_offer(market: Address, hash: OfferHash) -> Call {
+    call(market, "cancelOffer", &Market::cancelOfferCall { offerHash: outward::word(hash.0) })
+}
+
+/// Voids all of the sender's offers with a nonce below `floor`; their deals go on.
+pub fn raise_nonce_floor(market: Address, floor: u64) -> Call {
+    call(market, "raiseNonceFloor", &Market::raiseNonceFloorCall { floor })
+}
+
+/// Opens deals.
+pub fn match_offers(market: Address, proposals: &[MatchProposal]) -> Call {
+    let matches = proposals
+        .iter()
+        .map(|proposal| Market::Match {
+            developerOffer: outward::developer_offer(&proposal.developer),
+            developerSignature: proposal.developer_signature.clone().into(),
+            providerOffers: proposal.providers.iter().map(|(offer, _)| outward::provider_offer(offer)).collect(),
+            providerSignatures: proposal.providers.iter().map(|(_, signature)| signature.clone().into()).collect(),
+        })
+        .collect();
+    call(market, "matchOffers", &Market::matchOffersCall { matches })
+}
+
+/// Adds `amount` of the sender's free balance to a deal's lock.
+pub fn fund_deal(market: Address, deal: DealId, amount: Atoms) -> Call {
+    call(market, "fundDeal", &Market::fundDealCall { dealId: outward::word(deal.0), amount: amount.get() })
+}
+
+/// Pays the attested epochs of these deals.
+pub fn claim(market: Address, deals: &[DealId]) -> Call {
+    call(market, "claim", &Market::claimCall { dealIds: words(deals) })
+}
+
+/// Ends the sender's deals at the next epoch boundary.
+pub fn cancel_deals(market: Address, deals: &[DealId]) -> Call {
+    call(market, "cancelDeals", &Market::cancelDealsCall { dealIds: words(deals) })
+}
+
+/// Ends deals that the sender hosts after the notice period.
+pub fn give_notice(market: Address, deals: &[DealId]) -> Call {
+    call(market, "giveNotice", &Market::giveNoticeCall { dealIds: words(deals) })
+}
+
+/// Ends a deal whose provider missed too many epochs.
+pub fn evict(market: Address, deal: DealId) -> Call {
+    call(market, "evict", &Market::evictCall { dealId: outward::word(deal.0) })
+}
+
+/// Ends a deal whose time or money is over.
+pub fn close_deal(market: Address, deal: DealId) -> Call {
+    call(market, "closeDeal", &Market::closeDealCall { dealId: outward::word(deal.0) })
+}
+
+/// The sender, an agent, says that it served `epoch`.
+pub fn attest(market: Address, epoch: Epoch, receipts: ReceiptRoot) -> Call {
+    call(market, "attest", &Market::attestCall { epoch: epoch.0, receiptRoot: outward::word(receipts.0) })
+}
+
+/// The sender, the operator, stops or resumes new matches.
+pub fn set_matching_paused(market: Address, paused: bool) -> Call {
+    call(market, "setMatchingPaused", &Market::setMatchingPausedCall { paused })
+}
+
+/// Several calls of the market by one sender in one transaction: all of them happen, or none.
+pub fn multicall(market: Address, calls: Vec<Call>) -> Call {
+    let data = calls.into_iter().map(|call| Bytes::from(call.data)).collect();
+    call(market, "multicall", &Market::multicallCall { data })
+}
+
+/// Name of the market's or the test token's function that `input` calls; `None` for any other.
+pub fn function_name(input: &[u8]) -> Option<&'static str> {
+    let selector = input.first_chunk::<4>().copied()?;
+    Market::MarketCalls::name_by_selector(selector).or_else(|| TestUsdc::TestUsdcCalls::name_by_selector(selector))
+}

@@ -1,0 +1,332 @@
+//! Reads of one market: its events and its views.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use alloy::{
+    eips::BlockId,
+    primitives::B256,
+    rpc::types::{Filter, Log},
+    sol_types::{SolCall, SolEvent},
+};
+use common::{
+    deal::Deal,
+    epoch::{Epoch, EpochSchedule},
+    event::{BlockRef, MarketBlock, MarketEvent, PlacedEvent, Reason},
+    ids::{Address, BlockHash, DealId, OfferHash},
+    market::MarketTerms,
+    money::Atoms,
+    offer::{DeveloperOffer, ProviderOffer},
+    resources::Resources,
+};
+use contracts::{Market, TestUsdc};
+use futures::{StreamExt, TryStreamExt, stream};
+use tracing::warn;
+
+use crate::{
+    abi::IERC1271,
+    convert::{inward, outward},
+    decode,
+    eip712::{self, OfferDomain},
+    error::ChainError,
+    logs,
+    rpc::Rpc,
+};
+
+/// Headers that are fetched at the same time.
+const PARALLEL_HEADERS: usize = 8;
+
+/// What a contract answers to EIP-1271 when a signature is valid.
+const ERC1271_MAGIC: [u8; 4] = IERC1271::isValidSignatureCall::SELECTOR;
+
+/// Gas that a contract may spend on saying whether a signature is its own; passkey wallets need some 400,000.
+const ERC1271_GAS: u64 = 3_000_000;
+
+/// Reads one Market contract. Cheap to clone.
+///
+/// # Offers that the domain cannot hold
+/// Anyone may post an offer whose region is no known place or whose text is no UTF-8, and have it matched. Such an offer
+/// is read with what money and capacity depend on (accounts, sizes, epochs) and as *closed*, with `valid_until` 0, so that
+/// every fold over events stays whole and nobody matches it here. [`MarketReader::inexact_offers`] counts them.
+#[derive(Debug, Clone)]
+pub struct MarketReader {
+    rpc: Rpc,
+    terms: Arc<MarketTerms>,
+    inexact_offers: Arc<AtomicU64>,
+}
+
+impl MarketReader {
+    /// Reads the market's constants. `deployed_at` is the block to index from; `None` finds it by bisecting
+    /// `eth_getCode`, for which the node must have old states.
+    ///
+    /// # Errors
+    /// [`ChainError::NoMarket`] where there is no such contract.
+    pub async fn connect(rpc: Rpc, market: Address, deployed_at: Option<u64>) -> Result<Self, ChainError> {
+        let chain_id = rpc.chain_id().await?;
+        if rpc.code(market, BlockId::latest()).await?.is_empty() {
+            return Err(ChainError::NoMarket { address: market });
+        }
+        let config = rpc.view(market, &Market::configCall {}).await.map_err(|error| not_a_market(error, market))?;
+        let genesis = rpc.view(market, &Market::genesisCall {}).await.map_err(|error| not_a_market(error, market))?;
+        let deployed_at_block = match deployed_at {
+            Some(block) => block,
+            None => deployment_block(&rpc, market).await?,
+        };
+        let terms = MarketTerms {
+            chain_id,
+            market,
+            deployed_at_block,
+            token: inward::address(config.token),
+            operator: inward::address(config.operator),
+            schedule: EpochSchedule { genesis, length: config.epochLength },
+            attestation_window: config.attestationWindow,
+            evict_after_missed: config.evictAfterMissed,
+            bond_epochs: config.bondEpochs,
+            min_prepaid_epochs: config.minPrepaidEpochs,
+            grace_epochs: config.graceEpochs,
+            notice_epochs: config.noticeEpochs,
+        };
+        Ok(Self { rpc, terms: Arc::new(terms), inexact_offers: Arc::default() })
+    }
+
+    /// The endpoints that are read from.
+    pub const fn rpc(&self) -> &Rpc {
+        &self.rpc
+    }
+
+    /// The market's constants.
+    pub fn terms(&self) -> &MarketTerms {
+        &self.terms
+    }
+
+    /// What offers of this market are signed for.
+    pub fn domain(&self) -> OfferDomain {
+        OfferDomain { chain_id: self.terms.chain_id, market: self.terms.market }
+    }
+
+    /// Reads of offers so far, by this reader and its clones, that the domain cannot hold exactly.
+    pub fn inexact_offers(&self) -> u64 {
+        self.inexact_offers.load(Ordering::Relaxed)
+    }
+
+    /// Blocks of `from..=to` that have events of the market, and always the block `to`, in order.
+    ///
+    /// # Errors
+    /// [`ChainError::BlockGone`] when the chain changed meanwhile, or `to` is above the node's head: try again.
+    /// [`ChainError::TooManyLogs`] when the node refuses the logs of even one block.
+    pub async fn blocks(&self, from: u64, to: u64) -> Result<Vec<MarketBlock>, ChainError> {
+        // The hash of `to` fixes all blocks before it: unchanged after the logs were read means that they belong to it.
+        let last = self.header(to).await?;
+        let logs = logs::in_range(&self.rpc, &self.filter(), from, to).await?;
+        let mut events: BTreeMap<u64, Vec<PlacedEvent>> = BTreeMap::new();
+        for event in self.decode(&logs)? {
+            events.entry(event.block_number).or_default().push(event);
+        }
+        let numbers: BTreeSet<u64> = events.keys().copied().chain([to]).collect();
+        let headers: Vec<BlockRef> =
+            stream::iter(numbers).map(|number| self.header(number)).buffered(PARALLEL_HEADERS).try_collect().await?;
+        headers
+            .into_iter()
+            .map(|block| {
+                let events = events.remove(&block.number).unwrap_or_default();
+                let same_chain = events.iter().all(|event| event.block_hash == block.hash);
+                let last_is_same = block.number != to || block.hash == last.hash;
+                if same_chain && last_is_same {
+                    Ok(MarketBlock { block, events })
+                } else {
+                    Err(ChainError::BlockGone { number: block.number })
+                }
+            })
+            .collect()
+    }
+
+    /// One block by hash with its events; `None` when that hash is not on the canonical chain.
+    pub async fn block_by_hash(&self, hash: BlockHash) -> Result<Option<MarketBlock>, ChainError> {
+        let Some(block) = self.rpc.block_with_hash(hash).await? else { return Ok(None) };
+        let filter = self.filter().at_block_hash(outward::word(hash.0));
+        let mut logs: Vec<Log> = match self.rpc.request("eth_getLogs", (filter,)).await {
+            Ok(logs) => logs,
+            // Nodes refuse blocks that they have dropped meanwhile.
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                let canonical = self.rpc.block(block.number).await?;
+                return if canonical.is_some_and(|canonical| canonical.hash == hash) { Err(error) } else { Ok(None) };
+            }
+        };
+        logs.sort_by_key(|log| log.log_index);
+        let events = self.decode(&logs)?;
+        let canonical = self.rpc.block(block.number).await?;
+        Ok(canonical.filter(|canonical| canonical.hash == hash).map(|block| MarketBlock { block, events }))
+    }
+
+    /// Openings of deals that name `agent`, from block `from` to the head, in order.
+    pub async fn deals_of_agent(&self, agent: Address, from: u64) -> Result<Vec<PlacedEvent>, ChainError> {
+        let agent = outward::address(agent).into_word();
+        let filter = self.filter().event_signature(Market::DealOpened::SIGNATURE_HASH).topic3(agent);
+        self.events_until_head(&filter, from).await
+    }
+
+    /// Terms of a developer offer, from the event that made it known to the chain.
+    pub async fn developer_offer(&self, hash: OfferHash) -> Result<Option<DeveloperOffer>, ChainError> {
+        let events = self.opening(Market::DeveloperOfferOpened::SIGNATURE_HASH, hash).await?;
+        Ok(events.into_iter().find_map(|placed| match placed.event {
+            MarketEvent::DeveloperOfferOpened { offer, .. } => Some(*offer),
+            _ => None,
+        }))
+    }
+
+    /// Terms of a provider offer, from the event that made it known to the chain.
+    pub async fn provider_offer(&self, hash: OfferHash) -> Result<Option<ProviderOffer>, ChainError> {
+        let events = self.opening(Market::ProviderOfferOpened::SIGNATURE_HASH, hash).await?;
+        Ok(events.into_iter().find_map(|placed| match placed.event {
+            MarketEvent::ProviderOfferOpened { offer, .. } => Some(*offer),
+            _ => None,
+        }))
+    }
+
+    /// A deal as of the latest block; `None` for one that never was.
+    pub async fn deal(&self, id: DealId) -> Result<Option<Deal>, ChainError> {
+        let view = self.view(&Market::dealCall { dealId: outward::word(id.0) }).await?;
+        inward::deal(id, &view).map_err(ChainError::inward("deal"))
+    }
+
+    /// What `account` has in the market that is neither locked nor bonded.
+    pub async fn free_balance(&self, account: Address) -> Result<Atoms, ChainError> {
+        let free = self.view(&Market::freeBalanceCall { account: outward::address(account) }).await?;
+        inward::wide_atoms("free balance", free).map_err(ChainError::inward("freeBalance"))
+    }
+
+    /// What `account` has of the market's token, outside the market. Above [`Atoms::MAX`] it reads as that.
+    pub async fn token_balance(&self, account: Address) -> Result<Atoms, ChainError> {
+        let call = TestUsdc::balanceOfCall { owner: outward::address(account) };
+        let balance = self.rpc.view(self.terms.token, &call).await?;
+        Ok(inward::wide_atoms("balance", balance).unwrap_or(Atoms::MAX))
+    }
+
+    /// Whether `agent` has attested `epoch`.
+    pub async fn is_attested(&self, agent: Address, epoch: Epoch) -> Result<bool, ChainError> {
+        self.view(&Market::isAttestedCall { agent: outward::address(agent), epoch: epoch.0 }).await
+    }
+
+    /// Whether `owner` has voided this offer.
+    pub async fn is_cancelled(&self, owner: Address, hash: OfferHash) -> Result<bool, ChainError> {
+        let call = Market::isCancelledCall { owner: outward::address(owner), offerHash: outward::word(hash.0) };
+        self.view(&call).await
+    }
+
+    /// Offers of `owner` with a smaller nonce are void.
+    pub async fn nonce_floor(&self, owner: Address) -> Result<u64, ChainError> {
+        self.view(&Market::nonceFloorCall { owner: outward::address(owner) }).await
+    }
+
+    /// What deals hold of a provider offer.
+    pub async fn used_capacity(&self, provider_offer: OfferHash) -> Result<Resources, ChainError> {
+        let call = Market::usedCapacityCall { providerOffer: outward::word(provider_offer.0) };
+        let used = self.view(&call).await?;
+        let part = |field, value| inward::small(field, value).map_err(ChainError::inward("usedCapacity"));
+        Ok(Resources { milli_cpu: part("milliCpu", used.milliCpu)?, memory_mib: part("memoryMib", used.memoryMib)? })
+    }
+
+    /// What the contract would refuse this fill for now, signatures and the least number of replicas apart;
+    /// [`Reason::None`] if nothing.
+    pub async fn check_fill(&self, developer: &DeveloperOffer, provider: &ProviderOffer) -> Result<Reason, ChainError> {
+        let call = Market::checkFillCall {
+            developerOffer: outward::developer_offer(developer),
+            providerOffer: outward::provider_offer(provider),
+        };
+        inward::reason(self.view(&call).await?).map_err(ChainError::inward("checkFill"))
+    }
+
+    /// The epoch of the latest block.
+    pub async fn current_epoch(&self) -> Result<Epoch, ChainError> {
+        Ok(self.terms.schedule.epoch_at(self.rpc.head().await?.timestamp))
+    }
+
+    /// Whether `signature` is `signer`'s over an offer: an account's own, or one that a contract accepts (EIP-1271).
+    pub async fn is_valid_signature(
+        &self,
+        signer: Address,
+        hash: OfferHash,
+        signature: &[u8],
+    ) -> Result<bool, ChainError> {
+        if eip712::recover(hash, signature) == Some(signer) {
+            return Ok(true);
+        }
+        if self.rpc.code(signer, BlockId::latest()).await?.is_empty() {
+            return Ok(false);
+        }
+        let call = IERC1271::isValidSignatureCall { hash: outward::word(hash.0), signature: signature.to_vec().into() };
+        match self.rpc.view_within(signer, &call, Some(ERC1271_GAS)).await {
+            Ok(answer) => Ok(answer == ERC1271_MAGIC),
+            Err(error) if error.is_transient() => Err(error),
+            // Whatever else the contract does is a no.
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn view<C: SolCall>(&self, call: &C) -> Result<C::Return, ChainError> {
+        self.rpc.view(self.terms.market, call).await
+    }
+
+    fn filter(&self) -> Filter {
+        Filter::new().address(outward::address(self.terms.market))
+    }
+
+    async fn header(&self, number: u64) -> Result<BlockRef, ChainError> {
+        self.rpc.block(number).await?.ok_or(ChainError::BlockGone { number })
+    }
+
+    async fn opening(&self, event: B256, hash: OfferHash) -> Result<Vec<PlacedEvent>, ChainError> {
+        let filter = self.filter().event_signature(event).topic1(outward::word(hash.0));
+        self.events_until_head(&filter, self.terms.deployed_at_block).await
+    }
+
+    async fn events_until_head(&self, filter: &Filter, from: u64) -> Result<Vec<PlacedEvent>, ChainError> {
+        let head = self.rpc.head().await?;
+        if from > head.number {
+            return Ok(Vec::new());
+        }
+        self.decode(&logs::in_range(&self.rpc, filter, from, head.number).await?)
+    }
+
+    fn decode(&self, logs: &[Log]) -> Result<Vec<PlacedEvent>, ChainError> {
+        let domain = self.domain();
+        let mut events = Vec::with_capacity(logs.len());
+        for decoded in logs.iter().filter_map(|log| decode::log(&domain, log).transpose()) {
+            let decoded = decoded?;
+            if decoded.inexact {
+                self.inexact_offers.fetch_add(1, Ordering::Relaxed);
+                let (block, log_index) = (decoded.placed.block_number, decoded.placed.log_index);
+                warn!(block, log_index, "an offer on the chain has values that no offer can have: read as closed");
+            }
+            events.push(decoded.placed);
+        }
+        Ok(events)
+    }
+}
+
+fn not_a_market(error: ChainError, address: Address) -> ChainError {
+    match error {
+        ChainError::Reverted { .. } | ChainError::InvalidAnswer { .. } => ChainError::NoMarket { address },
+        other => other,
+    }
+}
+
+/// The first block at which the contract has code.
+async fn deployment_block(rpc: &Rpc, market: Address) -> Result<u64, ChainError> {
+    let (mut before, mut there) = (0, rpc.head().await?.number);
+    while before < there {
+        let middle = before.midpoint(there);
+        if rpc.code(market, BlockId::number(middle)).await?.is_empty() {
+            before = middle.saturating_add(1);
+        } else {
+            there = middle;
+        }
+    }
+    Ok(there)
+}

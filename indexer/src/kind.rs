@@ -1,0 +1,61 @@
+//! Names of the market's events, for columns and metric labels.
+
+use common::{event::MarketEvent, ids::DealId};
+
+/// All names.
+pub(crate) const ALL: [&str; 17] = [
+    "deposited",
+    "withdrawn",
+    "provider_offer_opened",
+    "developer_offer_opened",
+    "offer_cancelled",
+    "nonce_floor_raised",
+    "deal_opened",
+    "match_skipped",
+    "fill_skipped",
+    "matching_paused",
+    "deal_funded",
+    "deal_settled",
+    "deal_unfunded",
+    "deal_ending",
+    "deal_ended",
+    "claim_skipped",
+    "attested",
+];
+
+/// The event's name, as in its JSON.
+pub(crate) const fn of(event: &MarketEvent) -> &'static str {
+    match event {
+        MarketEvent::Deposited { .. } => "deposited",
+        MarketEvent::Withdrawn { .. } => "withdrawn",
+        MarketEvent::ProviderOfferOpened { .. } => "provider_offer_opened",
+        MarketEvent::DeveloperOfferOpened { .. } => "developer_offer_opened",
+        MarketEvent::OfferCancelled { .. } => "offer_cancelled",
+        MarketEvent::NonceFloorRaised { .. } => "nonce_floor_raised",
+        MarketEvent::DealOpened(_) => "deal_opened",
+        MarketEvent::MatchSkipped { .. } => "match_skipped",
+        MarketEvent::FillSkipped { .. } => "fill_skipped",
+        MarketEvent::MatchingPaused { .. } => "matching_paused",
+        MarketEvent::DealFunded { .. } => "deal_funded",
+        MarketEvent::DealSettled { .. } => "deal_settled",
+        MarketEvent::DealUnfunded { .. } => "deal_unfunded",
+        MarketEvent::DealEnding { .. } => "deal_ending",
+        MarketEvent::DealEnded { .. } => "deal_ended",
+        MarketEvent::ClaimSkipped { .. } => "claim_skipped",
+        MarketEvent::Attested { .. } => "attested",
+    }
+}
+
+/// The deal that the event belongs to.
+pub(crate) const fn deal_of(event: &MarketEvent) -> Option<DealId> {
+    match event {
+        MarketEvent::DealOpened(opened) => Some(opened.deal_id),
+        MarketEvent::DealFunded { deal_id, .. }
+        | MarketEvent::DealSettled { deal_id, .. }
+        | MarketEvent::DealUnfunded { deal_id, .. }
+        | MarketEvent::DealEnding { deal_id, .. }
+        | MarketEvent::DealEnded { deal_id, .. }
+        | MarketEvent::ClaimSkipped { deal_id, .. } => Some(*deal_id),
+        _ => None,
+    }
+}

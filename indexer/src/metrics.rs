@@ -1,0 +1,133 @@
+//! What the indexer counts. Every event of the loop has a function here, which logs it and counts it.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::{
+    error::IndexerError,
+    input::Step,
+    kind,
+    source::{Look, SourceError},
+    store::Checkpoint,
+};
+
+/// Bounds of the reorg depth histogram, in blocks.
+const DEPTHS: [f64; 8] = [1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0];
+/// Bounds of the commit time histogram, in seconds.
+const SECONDS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+
+/// The indexer's metrics; all exist from the start.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// `wharfage_indexer_head_block`: newest block that the node named.
+    head_block: IntGauge,
+    /// `wharfage_indexer_committed_block`: last block in the database; 0 for none.
+    committed_block: IntGauge,
+    /// `wharfage_indexer_finalized_block`: last block that can no longer change; 0 for none.
+    finalized_block: IntGauge,
+    /// `wharfage_indexer_lag_seconds`: between the timestamps of the last committed block and of the head.
+    lag_seconds: IntGauge,
+    /// `wharfage_indexer_events_total{kind}`: market events that were committed, those of replaced blocks included.
+    events: IntCounterVec,
+    /// `wharfage_indexer_reorg_depth_blocks`: stored blocks that each reorganization replaced.
+    reorg_depth: Histogram,
+    /// `wharfage_indexer_commit_seconds`: time that each step took in the database.
+    commit_seconds: Histogram,
+    /// `wharfage_indexer_errors_total{source}`: failures that were tried again (`chain`, `database`) or not (`fatal`).
+    errors: IntCounterVec,
+    /// `wharfage_indexer_looks_total`: times that the chain was looked at.
+    looks: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let gauge = |name, help| IntGauge::new(format!("wharfage_indexer_{name}"), help);
+        let counters =
+            |name, help, label| IntCounterVec::new(Opts::new(format!("wharfage_indexer_{name}"), help), &[label]);
+        let histogram = |name, help, bounds: &[f64]| {
+            Histogram::with_opts(HistogramOpts::new(format!("wharfage_indexer_{name}"), help).buckets(bounds.to_vec()))
+        };
+        let metrics = Self {
+            registry: Registry::new(),
+            head_block: gauge("head_block", "Newest block that the node named")?,
+            committed_block: gauge("committed_block", "Last block in the database, 0 for none")?,
+            finalized_block: gauge("finalized_block", "Last block that can no longer change, 0 for none")?,
+            lag_seconds: gauge("lag_seconds", "Seconds between the last committed block and the head")?,
+            events: counters("events_total", "Market events that were committed", "kind")?,
+            reorg_depth: histogram("reorg_depth_blocks", "Stored blocks that a reorganization replaced", &DEPTHS)?,
+            commit_seconds: histogram("commit_seconds", "Time that a step took in the database", &SECONDS)?,
+            errors: counters("errors_total", "Failures that were tried again, or not (fatal)", "source")?,
+            looks: IntCounter::new("wharfage_indexer_looks_total", "Times that the chain was looked at")?,
+        };
+        kind::ALL.iter().for_each(|kind| drop(metrics.events.with_label_values(&[kind])));
+        ["chain", "database", "fatal"].iter().for_each(|source| drop(metrics.errors.with_label_values(&[source])));
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(self.head_block.clone()))?;
+        self.registry.register(Box::new(self.committed_block.clone()))?;
+        self.registry.register(Box::new(self.finalized_block.clone()))?;
+        self.registry.register(Box::new(self.lag_seconds.clone()))?;
+        self.registry.register(Box::new(self.events.clone()))?;
+        self.registry.register(Box::new(self.reorg_depth.clone()))?;
+        self.registry.register(Box::new(self.commit_seconds.clone()))?;
+        self.registry.register(Box::new(self.errors.clone()))?;
+        self.registry.register(Box::new(self.looks.clone()))
+    }
+
+    pub(crate) fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    pub(crate) fn looked(&self, look: &Look, committed: Checkpoint) {
+        self.looks.inc();
+        self.head_block.set(gauge(look.head.number));
+        let behind = |block: common::event::BlockRef| look.head.timestamp.saturating_sub(block.timestamp);
+        self.lag_seconds.set(gauge(committed.block.map_or(0, behind)));
+    }
+
+    pub(crate) fn step_committed(&self, step: &Step, checkpoint: Checkpoint, took: Duration) {
+        self.position(checkpoint);
+        self.commit_seconds.observe(took.as_secs_f64());
+        let mut events: usize = 0;
+        for event in step.input.added().iter().flat_map(|block| &block.events) {
+            self.events.with_label_values(&[kind::of(&event.event)]).inc();
+            events = events.saturating_add(1);
+        }
+        let dropped = step.input.dropped();
+        let number = checkpoint.block.map(|block| block.number);
+        if let Some(lowest) = dropped.first() {
+            self.reorg_depth.observe(f64::from(u32::try_from(dropped.len()).unwrap_or(u32::MAX)));
+            tracing::warn!(from = lowest.number, replaced = dropped.len(), block = number, events, "chain reorganized");
+        } else {
+            tracing::debug!(block = number, blocks = step.input.added().len(), events, "blocks committed");
+        }
+    }
+
+    pub(crate) fn position(&self, checkpoint: Checkpoint) {
+        self.committed_block.set(gauge(checkpoint.block.map_or(0, |block| block.number)));
+        self.finalized_block.set(gauge(checkpoint.finalized.unwrap_or_default()));
+    }
+
+    pub(crate) fn attempt_failed(&self, error: &IndexerError, again_in: Duration) {
+        let source = match error {
+            IndexerError::Source(SourceError::Chain(_)) => "chain",
+            _ => "database",
+        };
+        self.errors.with_label_values(&[source]).inc();
+        tracing::warn!(error = %error.in_full(), again_in_ms = again_in.as_millis(), "the indexer will try again");
+    }
+
+    pub(crate) fn stopped_by(&self, error: &IndexerError) {
+        self.errors.with_label_values(&["fatal"]).inc();
+        tracing::error!(error = %error.in_full(), "the indexer stopped");
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

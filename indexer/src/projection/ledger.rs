@@ -1,0 +1,69 @@
+//! The rows that a run of blocks works on: read once, changed in memory, written once. For each block it remembers what
+//! every changed row was before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
+};
+
+use super::{
+    ProjectionError,
+    rows::{Row, RowKey},
+};
+
+/// Where rows are read from.
+pub trait RowSource {
+    /// Why a row could not be read.
+    type Error: From<ProjectionError>;
+
+    /// The row under `key` as it is stored.
+    fn load(&mut self, key: RowKey) -> impl Future<Output = Result<Option<Row>, Self::Error>> + Send;
+}
+
+/// Images of the rows that one block changed, as they were before it; `None` for rows that it created.
+pub type UndoImages = BTreeMap<RowKey, Option<Row>>;
+
+/// Working set over a [`RowSource`].
+pub struct Ledger<'a, S> {
+    source: &'a mut S,
+    rows: HashMap<RowKey, Option<Row>>,
+    changed: BTreeSet<RowKey>,
+    block: UndoImages,
+}
+
+impl<'a, S: RowSource> Ledger<'a, S> {
+    /// An empty working set.
+    pub fn new(source: &'a mut S) -> Self {
+        Self { source, rows: HashMap::new(), changed: BTreeSet::new(), block: BTreeMap::new() }
+    }
+
+    /// The row under `key` as the blocks so far have left it.
+    pub async fn get(&mut self, key: RowKey) -> Result<Option<Row>, S::Error> {
+        if let Some(row) = self.rows.get(&key) {
+            return Ok(row.clone());
+        }
+        let row = self.source.load(key).await?;
+        self.rows.insert(key, row.clone());
+        Ok(row)
+    }
+
+    /// Replaces the row under `key`.
+    pub async fn put(&mut self, key: RowKey, row: Row) -> Result<(), S::Error> {
+        let before = self.get(key).await?;
+        self.block.entry(key).or_insert(before);
+        self.changed.insert(key);
+        self.rows.insert(key, Some(row));
+        Ok(())
+    }
+
+    /// Ends a block: what its rows were before it.
+    pub fn end_block(&mut self) -> UndoImages {
+        std::mem::take(&mut self.block)
+    }
+
+    /// All changed rows as they shall be stored.
+    pub fn into_changes(mut self) -> impl Iterator<Item = (RowKey, Option<Row>)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().filter_map(move |key| self.rows.remove_entry(&key))
+    }
+}

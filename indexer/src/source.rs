@@ -1,0 +1,213 @@
+//! Chain → [`ChainInput`](crate::input::ChainInput).
+//!
+//! Final blocks cannot change, so they are fetched in windows, several at a time. Above them every block is named by its
+//! hash and must link to the one before, so that blocks of two forks are never mixed: a node that is asked for a range by
+//! number may answer each half from another chain. Where the first new block does not link to the last committed one, the
+//! newest stored block that is still canonical is the fork point, and everything above it is replaced.
+
+use chain::{ChainError, MarketReader};
+use common::event::{BlockRef, MarketBlock};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use thiserror::Error;
+
+use crate::{
+    input::{ChainInput, Step},
+    store::{Checkpoint, Store, StoreError},
+};
+
+/// Blocks of one log request among final blocks; the reader splits where a node finds that too many.
+const WINDOW_BLOCKS: u64 = 1_000;
+/// Windows that make up one step.
+const WINDOWS: u64 = 4;
+/// Blocks above the final ones that make up one step.
+const HEAD_BLOCKS: u64 = 256;
+/// Requests under way at a time.
+const PARALLEL: usize = 8;
+/// Stored blocks that are compared with the chain at a time when a fork point is sought.
+const FORK_BATCH: u32 = 32;
+
+/// Why there is no next step.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// The chain could not be read.
+    #[error("the chain could not be read")]
+    Chain(#[from] ChainError),
+    /// The database could not be read.
+    #[error("the database could not be read")]
+    Store(#[from] StoreError),
+    /// The chain no longer has a block that was final.
+    #[error(
+        "the chain no longer has block {number} {}, which was final: the endpoint serves another chain, or finality was \
+         broken; check the endpoint, then delete the database to index anew", .stored.hash
+    )]
+    Diverged {
+        /// Height of the last final block.
+        number: u64,
+        /// The block as it was committed.
+        stored: BlockRef,
+    },
+}
+
+/// What a look at the chain found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The newest block of the chain.
+    pub head: BlockRef,
+    /// What to do; none when there is nothing new, or when the chain moved while it was looked at.
+    pub step: Option<Step>,
+}
+
+/// Finds the next step from what is committed to what the chain has.
+#[derive(Clone)]
+pub struct ChainSource {
+    reader: MarketReader,
+    finality_depth: u64,
+}
+
+/// Blocks that were asked for, or why there are none.
+enum Fetched {
+    /// In order; they follow the block that they should.
+    Blocks(Vec<MarketBlock>),
+    /// The first one does not follow the block that it should.
+    Forked,
+    /// There are none, or the chain changed between two requests: look again later.
+    Nothing,
+}
+
+/// Where the chain and the stored blocks part.
+enum Fork {
+    /// Above this block; above nothing at all where no stored block is canonical and none was final.
+    Above(Option<BlockRef>),
+    /// The node does not have the blocks that would tell.
+    Unknown,
+}
+
+impl ChainSource {
+    /// A source of `reader`'s market. Where the node knows no final block, blocks `finality_depth` below the head count
+    /// as final.
+    pub const fn new(reader: MarketReader, finality_depth: u64) -> Self {
+        Self { reader, finality_depth }
+    }
+
+    /// Compares the chain with what is committed.
+    pub async fn look(&self, store: &Store) -> Result<Look, SourceError> {
+        let head = self.reader.rpc().head().await?;
+        let finalized = match self.reader.rpc().finalized().await? {
+            Some(number) => Some(number.min(head.number)),
+            None => head.number.checked_sub(self.finality_depth),
+        };
+        let committed = store.checkpoint().await?;
+        let fetched = match committed.block {
+            Some(block) if head.number <= block.number => self.compare(store, head, block).await?,
+            parent => self.fetch(parent, head, finalized).await?,
+        };
+        let input = match fetched {
+            Fetched::Blocks(blocks) => Some(ChainInput::Committed { blocks }),
+            Fetched::Forked => self.replace(store, committed, head).await?,
+            Fetched::Nothing => None,
+        };
+        Ok(Look { head, step: input.map(|input| Step { follows: committed.block, input, finalized }) })
+    }
+
+    /// Whether a head that is not above the committed block is on the same chain.
+    async fn compare(&self, store: &Store, head: BlockRef, block: BlockRef) -> Result<Fetched, SourceError> {
+        let stored = if head.number == block.number { Some(block) } else { store.block_at(head.number).await? };
+        // A node that lags behind another one is waited for, also where its head is too old to be stored here. If the
+        // chain really became shorter, its next blocks will not link.
+        let is_same = stored.is_none_or(|stored| stored.hash == head.hash);
+        Ok(if is_same { Fetched::Nothing } else { Fetched::Forked })
+    }
+
+    /// Blocks after `parent`, some of them at least.
+    async fn fetch(
+        &self,
+        parent: Option<BlockRef>,
+        head: BlockRef,
+        finalized: Option<u64>,
+    ) -> Result<Fetched, SourceError> {
+        let from = self.first_after(parent);
+        if from > head.number {
+            return Ok(Fetched::Nothing);
+        }
+        let Some(finalized) = finalized.filter(|finalized| from <= *finalized) else {
+            return self.linked(parent, from, head.number).await;
+        };
+        if let Some(parent) = parent {
+            match self.reader.rpc().block(parent.number).await? {
+                Some(now) if now.hash == parent.hash => (),
+                Some(_) => return Ok(Fetched::Forked),
+                None => return Ok(Fetched::Nothing),
+            }
+        }
+        let last = finalized.min(from.saturating_add(WINDOW_BLOCKS.saturating_mul(WINDOWS)).saturating_sub(1));
+        let starts = (0..WINDOWS).map(|window| from.saturating_add(window.saturating_mul(WINDOW_BLOCKS)));
+        let windows = starts
+            .take_while(|start| *start <= last)
+            .map(|start| self.reader.blocks(start, last.min(start.saturating_add(WINDOW_BLOCKS).saturating_sub(1))));
+        let windows: Vec<Vec<MarketBlock>> = in_order(windows).await?;
+        Ok(Fetched::Blocks(windows.into_iter().flatten().collect()))
+    }
+
+    /// Blocks `from` up to at most `to`, each named by its hash and linked to the one before.
+    async fn linked(&self, parent: Option<BlockRef>, from: u64, to: u64) -> Result<Fetched, SourceError> {
+        let to = to.min(from.saturating_add(HEAD_BLOCKS).saturating_sub(1));
+        let headers = in_order((from..=to).map(|number| self.reader.rpc().block(number))).await?;
+        let Some(headers) = headers.into_iter().collect::<Option<Vec<_>>>() else { return Ok(Fetched::Nothing) };
+        if parent.zip(headers.first()).is_some_and(|(parent, first)| first.parent_hash != parent.hash) {
+            return Ok(Fetched::Forked);
+        }
+        let links = headers.iter().zip(headers.iter().skip(1)).all(|(block, next)| next.parent_hash == block.hash);
+        if !links {
+            return Ok(Fetched::Nothing);
+        }
+        let blocks = in_order(headers.iter().map(|header| self.reader.block_by_hash(header.hash))).await?;
+        Ok(blocks.into_iter().collect::<Option<Vec<_>>>().map_or(Fetched::Nothing, Fetched::Blocks))
+    }
+
+    /// What is to be taken back, and what stands in its place.
+    async fn replace(
+        &self,
+        store: &Store,
+        committed: Checkpoint,
+        head: BlockRef,
+    ) -> Result<Option<ChainInput>, SourceError> {
+        let Fork::Above(fork) = self.fork(store, committed).await? else { return Ok(None) };
+        let old = store.blocks_above(fork.map(|block| block.number)).await?;
+        let Fetched::Blocks(new) = self.linked(fork, self.first_after(fork), head.number).await? else {
+            return Ok(None);
+        };
+        Ok(Some(ChainInput::Reorged { old, new }).filter(|input| !input.dropped().is_empty()))
+    }
+
+    /// The newest stored block that is still canonical.
+    async fn fork(&self, store: &Store, committed: Checkpoint) -> Result<Fork, SourceError> {
+        let mut below = committed.block.map_or(0, |block| block.number.saturating_add(1));
+        loop {
+            let stored = store.blocks_below(below, FORK_BATCH).await?;
+            let Some(oldest) = stored.last() else { return Ok(Fork::Above(None)) };
+            below = oldest.number;
+            let now = in_order(stored.iter().map(|block| self.reader.rpc().block(block.number))).await?;
+            for (stored, now) in stored.into_iter().zip(now) {
+                let is_final = committed.finalized.is_some_and(|finalized| stored.number <= finalized);
+                match now {
+                    Some(now) if now.hash == stored.hash => return Ok(Fork::Above(Some(stored))),
+                    Some(_) if is_final => return Err(SourceError::Diverged { number: stored.number, stored }),
+                    None if is_final => return Ok(Fork::Unknown),
+                    _ => (),
+                }
+            }
+        }
+    }
+
+    fn first_after(&self, parent: Option<BlockRef>) -> u64 {
+        parent.map_or(self.reader.terms().deployed_at_block, |parent| parent.number.saturating_add(1))
+    }
+}
+
+/// Runs several requests at a time; answers come in the order of the requests.
+fn in_order<'a, T: Send + 'a>(
+    requests: impl Iterator<Item: Future<Output = Result<T, ChainError>> + Send + 'a>,
+) -> BoxFuture<'a, Result<Vec<T>, ChainError>> {
+    let requests: Vec<BoxFuture<'a, _>> = requests.map(FutureExt::boxed).collect();
+    stream::iter(requests).buffered(PARALLEL).try_collect().boxed()
+}

@@ -1,0 +1,170 @@
+//! Consistent answers about many things, in the order in which the chain logged them, a page at a time.
+
+use common::{
+    deal::DealState,
+    ids::{Address, DealId, OfferHash},
+    region::Region,
+};
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::{
+    Snapshot,
+    convert::{big, word},
+    error::StoreError,
+    views::{DEALS, DEVELOPER_OFFERS, EVENTS, PROVIDER_OFFERS},
+};
+use crate::{
+    projection::rows::OpenedAt,
+    view::{Cursor, DealView, Deployment, DeveloperOfferView, EventView, Order, Part, ProviderOfferView},
+};
+
+/// A part of a list, and where the next one begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// In the order that was asked for.
+    pub items: Vec<T>,
+    /// None at the end of the list.
+    pub next: Option<Cursor>,
+}
+
+/// Which deals; what is not named does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DealFilter {
+    /// Where they stand.
+    pub state: Option<DealState>,
+    /// Who hosts.
+    pub provider: Option<Address>,
+    /// Who pays.
+    pub developer: Option<Address>,
+    /// Whose attestations count.
+    pub agent: Option<Address>,
+    /// The demand they serve.
+    pub developer_offer: Option<OfferHash>,
+}
+
+impl Snapshot {
+    /// Provider offers in `region` of `provider`.
+    pub async fn provider_offers(
+        &mut self,
+        region: Option<Region>,
+        provider: Option<Address>,
+        part: Part,
+    ) -> Result<Listed<ProviderOfferView>, StoreError> {
+        let mut query = QueryBuilder::new(PROVIDER_OFFERS);
+        if let Some(provider) = provider {
+            query.push(" AND o.provider = ").push_bind(provider.to_string());
+        }
+        if let Some(region) = region {
+            // A region's text is a prefix of the texts of the places in it, and has no wildcards.
+            query.push(" AND o.region LIKE ").push_bind(format!("{region}%"));
+        }
+        narrow(&mut query, OFFER_PLACE, part)?;
+        Ok(listed(self.fetch_provider_offers(query).await?, part, |item| item.opened_at))
+    }
+
+    /// Developer offers of `developer`.
+    pub async fn developer_offers(
+        &mut self,
+        developer: Option<Address>,
+        part: Part,
+    ) -> Result<Listed<DeveloperOfferView>, StoreError> {
+        let mut query = QueryBuilder::new(DEVELOPER_OFFERS);
+        if let Some(developer) = developer {
+            query.push(" AND o.developer = ").push_bind(developer.to_string());
+        }
+        narrow(&mut query, OFFER_PLACE, part)?;
+        Ok(listed(self.fetch_developer_offers(query).await?, part, |item| item.opened_at))
+    }
+
+    /// Developer offers with all their deals; with `live`, only those that have a deal that is not over.
+    pub async fn deployments(
+        &mut self,
+        developer: Option<Address>,
+        live: bool,
+        part: Part,
+    ) -> Result<Listed<Deployment>, StoreError> {
+        let mut query = QueryBuilder::new(DEVELOPER_OFFERS);
+        if let Some(developer) = developer {
+            query.push(" AND o.developer = ").push_bind(developer.to_string());
+        }
+        if live {
+            query.push(" AND o.offer_hash IN (SELECT developer_offer FROM deals WHERE state <> 'ended')");
+        }
+        narrow(&mut query, OFFER_PLACE, part)?;
+        let offers = listed(self.fetch_developer_offers(query).await?, part, |item| item.opened_at);
+        Ok(Listed { items: self.with_deals(offers.items).await?, next: offers.next })
+    }
+
+    /// Deals.
+    pub async fn deals(&mut self, filter: DealFilter, part: Part) -> Result<Listed<DealView>, StoreError> {
+        let mut query = QueryBuilder::new(DEALS);
+        if let Some(state) = filter.state {
+            query.push(" AND d.state = ").push_bind(word("deals.state", &state)?);
+        }
+        let columns = [
+            (" AND d.provider = ", filter.provider.map(|account| account.to_string())),
+            (" AND d.developer = ", filter.developer.map(|account| account.to_string())),
+            (" AND d.agent = ", filter.agent.map(|account| account.to_string())),
+            (" AND d.developer_offer = ", filter.developer_offer.map(|hash| hash.to_string())),
+        ];
+        for (condition, value) in columns.into_iter().filter_map(|(sql, value)| value.map(|value| (sql, value))) {
+            query.push(condition).push_bind(value);
+        }
+        narrow(&mut query, ["d.opened_block", "d.opened_log_index"], part)?;
+        Ok(listed(self.fetch_deals(query).await?, part, |item| item.opened_at))
+    }
+
+    /// Everything that happened in the market.
+    pub async fn events(&mut self, part: Part) -> Result<Listed<EventView>, StoreError> {
+        let mut query = QueryBuilder::new(EVENTS);
+        narrow(&mut query, EVENT_PLACE, part)?;
+        Ok(listed(self.fetch_events(query).await?, part, place_of))
+    }
+
+    /// Everything that happened to one deal: its own events, and its agent's attestations of its epochs.
+    pub async fn timeline(&mut self, deal: DealId, part: Part) -> Result<Listed<EventView>, StoreError> {
+        let mut query = QueryBuilder::new(EVENTS);
+        query
+            .push(" AND (e.block_number, e.log_index) IN (SELECT block_number, log_index FROM events WHERE deal_id = ");
+        query.push_bind(deal.to_string());
+        query.push(
+            " UNION ALL SELECT a.block_number, a.log_index FROM deals d JOIN attestations a ON a.agent = d.agent
+              AND a.epoch >= d.start_epoch AND a.epoch < d.end_epoch WHERE d.deal_id = ",
+        );
+        query.push_bind(deal.to_string()).push(")");
+        narrow(&mut query, EVENT_PLACE, part)?;
+        Ok(listed(self.fetch_events(query).await?, part, place_of))
+    }
+}
+
+const OFFER_PLACE: [&str; 2] = ["o.opened_block", "o.opened_log_index"];
+const EVENT_PLACE: [&str; 2] = ["e.block_number", "e.log_index"];
+
+const fn place_of(event: &EventView) -> OpenedAt {
+    OpenedAt { block: event.block_number, log_index: event.log_index }
+}
+
+/// Adds what makes a list one part of it. One item more than wanted is read, to know whether there are more.
+fn narrow(query: &mut QueryBuilder<Sqlite>, place: [&str; 2], part: Part) -> Result<(), StoreError> {
+    let [block, log_index] = place;
+    let (beyond, direction) = match part.order {
+        Order::Asc => (">", "ASC"),
+        Order::Desc => ("<", "DESC"),
+    };
+    if let Some(Cursor(after)) = part.after {
+        query.push(format_args!(" AND ({block}, {log_index}) {beyond} ("));
+        query.push_bind(big("cursor", after.block)?).push(", ");
+        query.push_bind(big("cursor", after.log_index)?).push(")");
+    }
+    query.push(format_args!(" ORDER BY {block} {direction}, {log_index} {direction} LIMIT "));
+    query.push_bind(i64::from(part.limit).saturating_add(1));
+    Ok(())
+}
+
+fn listed<T>(mut items: Vec<T>, part: Part, place: impl Fn(&T) -> OpenedAt) -> Listed<T> {
+    let limit = usize::try_from(part.limit).unwrap_or(usize::MAX);
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| has_more).map(|last| Cursor(place(last)));
+    Listed { items, next }
+}

@@ -1,0 +1,192 @@
+//! Consistent answers about single things: everything asked of one [`Snapshot`] is true at the same block.
+
+use common::{
+    event::BlockRef,
+    ids::{Address, DealId, OfferHash},
+    market::MarketTerms,
+    money::Atoms,
+};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
+
+use super::{
+    Checkpoint,
+    convert::{atoms, from_json, unsigned},
+    error::StoreError,
+    views::{DEALS, DEVELOPER_OFFERS},
+};
+use crate::view::{
+    AsOf, BalanceView, DealCounts, DealView, Deployment, DeveloperOfferView, MAX_LIMIT, Order, Part, ProviderView,
+    Totals, WideAtoms,
+};
+
+/// Money is added up in two halves, since the sum of many accounts may exceed what a column can hold.
+const HALF: u128 = 1_000_000_000;
+
+/// A reader's view of the database at one block.
+pub struct Snapshot {
+    pub(super) read: Transaction<'static, Sqlite>,
+    checkpoint: Checkpoint,
+}
+
+impl Snapshot {
+    pub(super) const fn new(read: Transaction<'static, Sqlite>, checkpoint: Checkpoint) -> Self {
+        Self { read, checkpoint }
+    }
+
+    /// The last committed block.
+    pub const fn block(&self) -> Option<BlockRef> {
+        self.checkpoint.block
+    }
+
+    /// How far the projection is.
+    pub const fn checkpoint(&self) -> Checkpoint {
+        self.checkpoint
+    }
+
+    /// The last committed block, as answers name it.
+    pub fn as_of(&self) -> Option<AsOf> {
+        self.checkpoint.block.map(|block| AsOf::new(block, self.checkpoint.finalized))
+    }
+
+    /// The market that the database was bound to.
+    pub async fn market_terms(&mut self) -> Result<Option<MarketTerms>, StoreError> {
+        let terms: Option<String> =
+            sqlx::query_scalar("SELECT terms FROM market WHERE id = 1").fetch_optional(&mut *self.read).await?;
+        terms.map(|terms| from_json("market.terms", &terms)).transpose()
+    }
+
+    /// Whether new matches are stopped.
+    pub async fn matching_paused(&mut self) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar("SELECT paused FROM matching WHERE id = 1");
+        Ok(query.fetch_optional(&mut *self.read).await?.unwrap_or_default())
+    }
+
+    /// One deal.
+    pub async fn deal(&mut self, id: DealId) -> Result<Option<DealView>, StoreError> {
+        let mut query = QueryBuilder::new(DEALS);
+        query.push(" AND d.deal_id = ").push_bind(id.to_string());
+        Ok(self.fetch_deals(query).await?.into_iter().next())
+    }
+
+    /// One developer offer.
+    pub async fn developer_offer(&mut self, hash: OfferHash) -> Result<Option<DeveloperOfferView>, StoreError> {
+        let mut query = QueryBuilder::new(DEVELOPER_OFFERS);
+        query.push(" AND o.offer_hash = ").push_bind(hash.to_string());
+        Ok(self.fetch_developer_offers(query).await?.into_iter().next())
+    }
+
+    /// One developer offer with all its deals.
+    pub async fn deployment(&mut self, hash: OfferHash) -> Result<Option<Deployment>, StoreError> {
+        let Some(offer) = self.developer_offer(hash).await? else { return Ok(None) };
+        Ok(self.with_deals(vec![offer]).await?.into_iter().next())
+    }
+
+    /// A provider; none when it has neither an offer nor a deal.
+    pub async fn provider(&mut self, provider: Address) -> Result<Option<ProviderView>, StoreError> {
+        let part = Part { limit: MAX_LIMIT, after: None, order: Order::Asc };
+        let offers = self.provider_offers(None, Some(provider), part).await?.items;
+        let name = provider.to_string();
+        let deals = deal_counts(&mut self.read, Some(&name)).await?;
+        if offers.is_empty() && deals == DealCounts::default() {
+            return Ok(None);
+        }
+        let sql = "SELECT count(*) FROM deals WHERE provider = ? AND cause = 'provider_evicted'";
+        let evictions: i64 = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *self.read).await?;
+        Ok(Some(ProviderView {
+            provider,
+            free: free_balance(&mut self.read, &name).await?,
+            bonded: sum(&mut self.read, BONDED_BY, Some(&name)).await?,
+            earned: sum(&mut self.read, EARNED_BY, Some(&name)).await?,
+            deals,
+            evictions: unsigned("count of evictions", evictions)?,
+            offers,
+        }))
+    }
+
+    /// One account's money; accounts never seen hold nothing.
+    pub async fn balance(&mut self, account: Address) -> Result<BalanceView, StoreError> {
+        let name = account.to_string();
+        let floor: Option<String> = sqlx::query_scalar("SELECT floor FROM nonce_floors WHERE owner = ?")
+            .bind(&name)
+            .fetch_optional(&mut *self.read)
+            .await?;
+        Ok(BalanceView {
+            account,
+            free: free_balance(&mut self.read, &name).await?,
+            locked: sum(&mut self.read, LOCKED_BY, Some(&name)).await?,
+            bonded: sum(&mut self.read, BONDED_BY, Some(&name)).await?,
+            nonce_floor: floor.unwrap_or_else(|| "0".to_owned()),
+        })
+    }
+
+    /// All money in the market.
+    pub async fn totals(&mut self) -> Result<Totals, StoreError> {
+        let free = sum(&mut self.read, FREE, None).await?;
+        let locked = sum(&mut self.read, LOCKED, None).await?;
+        let bonds = sum(&mut self.read, BONDS, None).await?;
+        let held = WideAtoms(free.0.saturating_add(locked.0).saturating_add(bonds.0));
+        let paid = sum(&mut self.read, PAID, None).await?;
+        Ok(Totals { free, locked, bonds, held, paid, deals: deal_counts(&mut self.read, None).await? })
+    }
+}
+
+macro_rules! sum_of {
+    ($column:literal, $rest:literal) => {
+        concat!(
+            "SELECT coalesce(sum(",
+            $column,
+            " / 1000000000), 0), coalesce(sum(",
+            $column,
+            " % 1000000000), 0) FROM ",
+            $rest
+        )
+    };
+}
+
+const FREE: &str = sum_of!("free", "balances");
+const LOCKED: &str = sum_of!("locked", "deals WHERE state <> 'ended'");
+const BONDS: &str = sum_of!("bond", "deals WHERE state <> 'ended'");
+const PAID: &str = sum_of!("paid", "deals");
+const LOCKED_BY: &str = sum_of!("locked", "deals WHERE developer = ?");
+const BONDED_BY: &str = sum_of!("bond", "deals WHERE provider = ?");
+const EARNED_BY: &str = sum_of!("paid", "deals WHERE provider = ?");
+
+async fn sum(db: &mut SqliteConnection, sql: &'static str, of: Option<&str>) -> Result<WideAtoms, StoreError> {
+    let mut query = sqlx::query_as(sql);
+    if let Some(of) = of {
+        query = query.bind(of.to_owned());
+    }
+    let (upper, lower): (i64, i64) = query.fetch_one(db).await?;
+    let upper: u128 = unsigned::<u64>("sum", upper)?.into();
+    let lower: u128 = unsigned::<u64>("sum", lower)?.into();
+    Ok(WideAtoms(upper.saturating_mul(HALF).saturating_add(lower)))
+}
+
+async fn free_balance(db: &mut SqliteConnection, account: &str) -> Result<Atoms, StoreError> {
+    let free: Option<i64> =
+        sqlx::query_scalar("SELECT free FROM balances WHERE account = ?").bind(account).fetch_optional(db).await?;
+    free.map_or(Ok(Atoms::ZERO), |free| atoms("balances.free", free))
+}
+
+macro_rules! deal_counts_of {
+    ($rest:literal) => {
+        concat!(
+            "SELECT count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'ending'),
+               count(*) FILTER (WHERE state = 'ended') FROM deals",
+            $rest
+        )
+    };
+}
+
+async fn deal_counts(db: &mut SqliteConnection, provider: Option<&str>) -> Result<DealCounts, StoreError> {
+    let query = match provider {
+        Some(provider) => sqlx::query_as(deal_counts_of!(" WHERE provider = ?")).bind(provider.to_owned()),
+        None => sqlx::query_as(deal_counts_of!("")),
+    };
+    let (active, ending, ended): (i64, i64, i64) = query.fetch_one(db).await?;
+    Ok(DealCounts {
+        active: unsigned("count of deals", active)?,
+        ending: unsigned("count of deals", ending)?,
+        ended: unsigned("count of deals", ended)?,
+    })
+}

@@ -1,0 +1,85 @@
+//! The whole market at once, for those who compute on all of it.
+
+use common::{
+    epoch::Epoch,
+    state::{KnownDeal, KnownDeveloperOffer, KnownProviderOffer, MarketState, Place},
+};
+use sqlx::SqliteConnection;
+
+use super::{
+    checkpoint,
+    convert::{atoms, parse, unsigned},
+    error::StoreError,
+    records::{DealRecord, DeveloperOfferRecord, ProviderOfferRecord},
+};
+use crate::projection::rows::OpenedAt;
+
+/// Loads everything. The connection must be in a transaction, or the parts may not fit together.
+pub(super) async fn load(db: &mut SqliteConnection) -> Result<MarketState, StoreError> {
+    let mut state = MarketState { as_of: checkpoint(db).await?.block, ..MarketState::default() };
+    load_accounts(db, &mut state).await?;
+    load_offers(db, &mut state).await?;
+    let deals: Vec<DealRecord> = sqlx::query_as("SELECT * FROM deals").fetch_all(&mut *db).await?;
+    for record in deals {
+        let row = record.into_domain()?;
+        let known = KnownDeal { deal: row.deal, funded: row.funded, paid: row.paid, refunded: row.refunded };
+        state.deals.insert(known.deal.id, known);
+    }
+    let attested: Vec<(String, i64)> =
+        sqlx::query_as("SELECT agent, epoch FROM attestations").fetch_all(&mut *db).await?;
+    for (agent, epoch) in attested {
+        let epoch = Epoch(unsigned("attestations.epoch", epoch)?);
+        state.attested.entry(parse("attestations.agent", &agent)?).or_default().insert(epoch);
+    }
+    let paused: Option<bool> =
+        sqlx::query_scalar("SELECT paused FROM matching WHERE id = 1").fetch_optional(&mut *db).await?;
+    state.matching_paused = paused.unwrap_or_default();
+    Ok(state)
+}
+
+async fn load_accounts(db: &mut SqliteConnection, state: &mut MarketState) -> Result<(), StoreError> {
+    let balances: Vec<(String, i64)> = sqlx::query_as("SELECT account, free FROM balances").fetch_all(&mut *db).await?;
+    for (account, free) in balances {
+        state.free.insert(parse("balances.account", &account)?, atoms("balances.free", free)?);
+    }
+    let floors: Vec<(String, String)> =
+        sqlx::query_as("SELECT owner, floor FROM nonce_floors").fetch_all(&mut *db).await?;
+    for (owner, floor) in floors {
+        state.nonce_floors.insert(parse("nonce_floors.owner", &owner)?, parse("nonce_floors.floor", &floor)?);
+    }
+    let cancelled: Vec<(String, String)> =
+        sqlx::query_as("SELECT owner, offer_hash FROM cancelled_offers").fetch_all(&mut *db).await?;
+    for (owner, offer) in cancelled {
+        let owner = parse("cancelled_offers.owner", &owner)?;
+        state.cancelled.insert((owner, parse("cancelled_offers.offer_hash", &offer)?));
+    }
+    Ok(())
+}
+
+async fn load_offers(db: &mut SqliteConnection, state: &mut MarketState) -> Result<(), StoreError> {
+    let supply: Vec<ProviderOfferRecord> = sqlx::query_as("SELECT * FROM provider_offers").fetch_all(&mut *db).await?;
+    for record in supply {
+        let hash = parse("provider_offers.offer_hash", &record.offer_hash)?;
+        let row = record.into_domain()?;
+        let known = KnownProviderOffer { offer: row.offer, opened_at: place(row.opened_at), used: row.used };
+        state.provider_offers.insert(hash, known);
+    }
+    let demand: Vec<DeveloperOfferRecord> =
+        sqlx::query_as("SELECT * FROM developer_offers").fetch_all(&mut *db).await?;
+    for record in demand {
+        let hash = parse("developer_offers.offer_hash", &record.offer_hash)?;
+        let row = record.into_domain()?;
+        let known = KnownDeveloperOffer {
+            offer: row.offer,
+            opened_at: place(row.opened_at),
+            live_replicas: row.live_replicas,
+            end_epoch: row.end_epoch,
+        };
+        state.developer_offers.insert(hash, known);
+    }
+    Ok(())
+}
+
+fn place(opened_at: OpenedAt) -> Place {
+    Place { block: opened_at.block, log_index: opened_at.log_index }
+}

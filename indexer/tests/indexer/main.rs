@@ -1,0 +1,17 @@
+//! The indexer against random histories and against a real chain.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall panic"
+)]
+
+mod api;
+mod dump;
+mod follow;
+mod history;
+mod projection;
+mod scene;

@@ -1,0 +1,202 @@
+//! On any valid history with any reorganizations, the database holds what the canonical chain's events add up to, and
+//! nothing shows that there was ever another chain.
+
+use std::path::PathBuf;
+
+use common::state::MarketState;
+use indexer::{
+    Store, StoreError,
+    input::{ChainInput, Step},
+    view::{Cursor, Order, Part},
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::{
+    dump::dump,
+    history::{Action, Chain, actions},
+};
+
+pub(crate) struct Database {
+    pub(crate) store: Store,
+    pub(crate) path: PathBuf,
+    _folder: TempDir,
+}
+
+impl Database {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("below").join("indexer.db");
+        Self { store: Store::open(&path).await.unwrap(), path, _folder: folder }
+    }
+
+    /// All of a chain at once.
+    pub(crate) async fn of(chain: &Chain) -> Self {
+        let database = Self::new().await;
+        if !chain.blocks.is_empty() {
+            let input = ChainInput::Committed { blocks: chain.blocks.clone() };
+            database.store.apply(&Step { follows: None, input, finalized: chain.finalized }).await.unwrap();
+        }
+        database
+    }
+}
+
+/// Lets `action` happen to the chain and tells the store.
+async fn act(store: &Store, chain: &mut Chain, action: &Action) {
+    let follows = chain.last();
+    let input = match action {
+        Action::Finalize(more) => {
+            chain.finalize(*more);
+            chain.mine(&[]);
+            ChainInput::Committed { blocks: chain.blocks[chain.blocks.len() - 1..].to_vec() }
+        }
+        Action::Blocks(blocks) => {
+            let from = chain.blocks.len();
+            blocks.iter().for_each(|attempts| chain.mine(attempts));
+            ChainInput::Committed { blocks: chain.blocks[from..].to_vec() }
+        }
+        Action::Reorg { depth, blocks } => {
+            let old = chain.fork(*depth);
+            let from = chain.blocks.len();
+            blocks.iter().for_each(|attempts| chain.mine(attempts));
+            let new = chain.blocks[from..].to_vec();
+            if old.is_empty() && new.is_empty() {
+                return;
+            }
+            if old.is_empty() { ChainInput::Committed { blocks: new } } else { ChainInput::Reorged { old, new } }
+        }
+    };
+    store.apply(&Step { follows, input, finalized: chain.finalized }).await.unwrap();
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_database_is_the_fold_of_the_canonical_chain(actions in actions()) {
+        block_on(async {
+            let database = Database::new().await;
+            let mut chain = Chain::default();
+            for action in &actions {
+                act(&database.store, &mut chain, action).await;
+                prop_assert_eq!(database.store.market_state().await.unwrap(), chain.state());
+            }
+            let lived = dump(&database.path).await;
+            // One step or many, straight or by detours: the tables are the same, undo information included.
+            prop_assert_eq!(&dump(&Database::of(&chain).await.path).await, &lived);
+            // And they follow from the stored events.
+            database.store.rebuild().await.unwrap();
+            prop_assert_eq!(&dump(&database.path).await, &lived);
+            let totals = database.store.snapshot().await.unwrap().totals().await.unwrap();
+            prop_assert_eq!(totals.held.0, u128::from(chain.state().total_held().unwrap().get()));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn pages_in_either_order_are_the_whole_list(actions in actions(), limit in 1..7_u32) {
+        block_on(async {
+            let mut chain = Chain::default();
+            for action in &actions {
+                if let Action::Blocks(blocks) = action {
+                    blocks.iter().for_each(|attempts| chain.mine(attempts));
+                }
+            }
+            let database = Database::of(&chain).await;
+            let mut snapshot = database.store.snapshot().await.unwrap();
+            for order in [Order::Asc, Order::Desc] {
+                let mut seen = Vec::new();
+                let mut after: Option<Cursor> = None;
+                loop {
+                    let page = snapshot.events(Part { limit, after, order }).await.unwrap();
+                    prop_assert!(page.items.len() <= limit as usize);
+                    seen.extend(page.items.into_iter().map(|event| (event.block_number, event.log_index)));
+                    // A cursor survives its text form.
+                    after = page.next.map(|next| serde_json::from_value(serde_json::to_value(next).unwrap()).unwrap());
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                if order == Order::Desc {
+                    seen.reverse();
+                }
+                let all = chain.blocks.iter().flat_map(|block| &block.events);
+                let all: Vec<_> = all.map(|event| (event.block_number, event.log_index)).collect();
+                prop_assert_eq!(seen, all);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_applied_on_top_of_another_block() {
+    let database = Database::new().await;
+    let mut chain = Chain::default();
+    chain.mine(&[]);
+    let input = ChainInput::Committed { blocks: chain.blocks.clone() };
+    let step = Step { follows: None, input, finalized: None };
+    database.store.apply(&step).await.unwrap();
+    // A second writer that has not seen the first one's commit.
+    let error = database.store.apply(&step).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    assert!(!error.is_transient());
+    assert_eq!(database.store.as_of().await.unwrap(), chain.last());
+}
+
+#[tokio::test]
+async fn a_failed_step_leaves_no_trace() {
+    let database = Database::new().await;
+    let mut chain = Chain::default();
+    chain.mine(&[]);
+    chain.mine(&[]);
+    let mut blocks = chain.blocks.clone();
+    let placed = common::event::PlacedEvent {
+        block_number: 2,
+        block_hash: blocks[1].block.hash,
+        log_index: 0,
+        tx_hash: common::ids::TxHash::ZERO,
+        event: common::event::MarketEvent::Withdrawn {
+            account: crate::history::account(1),
+            to: crate::history::account(2),
+            amount: common::money::Atoms::MAX,
+        },
+    };
+    blocks[1].events.push(placed);
+    let before = dump(&database.path).await;
+    let step = Step { follows: None, input: ChainInput::Committed { blocks }, finalized: None };
+    let error = database.store.apply(&step).await.unwrap_err();
+    assert!(matches!(error, StoreError::Projection(_)), "{error}");
+    assert_eq!(dump(&database.path).await, before);
+    assert_eq!(database.store.market_state().await.unwrap(), MarketState::default());
+}
+
+#[tokio::test]
+async fn final_blocks_are_not_taken_back() {
+    let mut chain = Chain::default();
+    (0..5).for_each(|_| chain.mine(&[]));
+    chain.finalized = Some(3);
+    let database = Database::of(&chain).await;
+    let old = chain.blocks[2..].iter().map(|block| block.block).collect();
+    let input = ChainInput::Reorged { old, new: Vec::new() };
+    let error = database.store.apply(&Step { follows: chain.last(), input, finalized: None }).await.unwrap_err();
+    assert!(matches!(error, StoreError::BelowFinal { number: 3, finalized: 3 }), "{error}");
+    // Empty blocks below the last final one are of no use to anyone.
+    let blocks = database.store.blocks_above(None).await.unwrap();
+    assert_eq!(blocks.iter().map(|block| block.number).collect::<Vec<_>>(), [3, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_reader_reads_and_does_not_write() {
+    let mut chain = Chain::default();
+    chain.mine(&[]);
+    let database = Database::of(&chain).await;
+    let reader = Store::open_read_only(&database.path).await.unwrap();
+    assert_eq!(reader.as_of().await.unwrap(), chain.last());
+    assert!(matches!(reader.rebuild().await, Err(StoreError::ReadOnly)));
+    assert!(Store::open_read_only(&database.path.with_file_name("missing.db")).await.is_err());
+}
