@@ -80,6 +80,11 @@ pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// `/healthz` (the process answers), `/readyz` (it can do its work) and `/metrics` (Prometheus text).
 pub fn operator_routes(registry: Registry, ready: Readiness) -> Router {
+    joint_operator_routes(vec![registry], ready)
+}
+
+/// The same for a process that runs several services, each with a registry of its own.
+pub fn joint_operator_routes(registries: Vec<Registry>, ready: Readiness) -> Router {
     let readyz = move || {
         let answer = ready();
         async move {
@@ -90,7 +95,7 @@ pub fn operator_routes(registry: Registry, ready: Readiness) -> Router {
         }
     };
     let metrics = move || {
-        let text = telemetry::render(&registry);
+        let text = telemetry::render(&registries);
         async move {
             match text {
                 Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),

@@ -28,9 +28,10 @@ pub fn init_logs(default_filter: &str, format: LogFormat) {
     }
 }
 
-/// All metrics of `registry` in the Prometheus text format.
-pub fn render(registry: &Registry) -> Result<String, prometheus::Error> {
+/// All metrics of `registries` in the Prometheus text format.
+pub fn render(registries: &[Registry]) -> Result<String, prometheus::Error> {
+    let families: Vec<_> = registries.iter().flat_map(Registry::gather).collect();
     let mut buffer = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut buffer)?;
+    TextEncoder::new().encode(&families, &mut buffer)?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
