@@ -1,1 +1,29 @@
-//! Stub.
+//! Pairs developer offers with provider offers, explains what finds no pair, and relays matches to the chain. It is trusted
+//! with nothing: the contract checks every term of every match again, and anybody may run another matcher.
+//!
+//! Layout: [`domain`] decides, without I/O; `tick` is the loop that asks it after every block and `relay` the outbox of
+//! what it sends; `store` is the database; `api` is the developers' web API with [`artifacts`] behind it, whose files
+//! [`component`] judges; `view` is the market as all of them see it; `run` wires it all together.
+
+#[cfg(test)]
+mod against_chain;
+mod api;
+pub mod artifacts;
+pub mod component;
+mod config;
+pub mod domain;
+mod error;
+mod health;
+mod metrics;
+mod relay;
+mod run;
+pub mod store;
+mod tick;
+mod view;
+
+pub use self::{
+    component::{NotHostable, required_features},
+    config::MatcherConfig,
+    error::MatcherError,
+    run::Matcher,
+};

@@ -1,0 +1,154 @@
+//! Answers about offers that nobody has signed: what to sign, whether it is valid, who would host it, why nobody would.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use common::{
+    http::Problem,
+    ids::{Address, OfferHash},
+    money::Atoms,
+    offer::{DeveloperOffer, ProviderOffer},
+};
+use indexer::view::AsOf;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api,
+    offers::explained,
+    request::{self, Body},
+    submit,
+};
+use crate::domain::{
+    explain::{Explanation, QuotedReplica},
+    snapshot::Demand,
+};
+use crate::view::View;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
+struct Draft<T> {
+    /// Checked where it is given.
+    chain_id: Option<u64>,
+    offer: T,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TypedData {
+    offer_hash: OfferHash,
+    /// For `eth_signTypedData_v4`.
+    typed_data: serde_json::Value,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Valid {
+    valid: bool,
+    offer_hash: OfferHash,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Quote {
+    matchable: bool,
+    /// Whether the operator has stopped new matches for now.
+    matching_paused: bool,
+    /// Who would host now, cheapest first; empty when the offer cannot start.
+    replicas: Vec<QuotedReplica>,
+    /// What they cost together in one epoch.
+    price_per_epoch: Atoms,
+    /// What is locked of the developer's free balance at the match.
+    lock: Atoms,
+    /// Why some replica would have no host, and what would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<Explanation>,
+    as_of_block: AsOf,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Explained {
+    matching_paused: bool,
+    #[serde(flatten)]
+    explanation: Explanation,
+    as_of_block: AsOf,
+}
+
+pub(super) async fn developer_typed_data(State(api): State<Api>, body: Body) -> Result<Json<TypedData>, Problem> {
+    let offer: DeveloperOffer = draft(&api, body)?;
+    let least_prepaid = api.parts.views.terms.min_prepaid_epochs;
+    offer.validate(least_prepaid).map_err(|error| request::invalid_offer(&error))?;
+    let domain = api.parts.views.domain;
+    Ok(Json(TypedData { offer_hash: domain.developer_offer_hash(&offer), typed_data: domain.typed_data(&offer) }))
+}
+
+pub(super) async fn provider_typed_data(State(api): State<Api>, body: Body) -> Result<Json<TypedData>, Problem> {
+    let offer: ProviderOffer = draft(&api, body)?;
+    offer.validate().map_err(|error| request::invalid_offer(&error))?;
+    let domain = api.parts.views.domain;
+    Ok(Json(TypedData {
+        offer_hash: domain.provider_offer_hash(&offer),
+        typed_data: domain.provider_typed_data(&offer),
+    }))
+}
+
+pub(super) async fn validate(State(api): State<Api>, body: Body) -> Result<Json<Valid>, Problem> {
+    let offer: DeveloperOffer = draft(&api, body)?;
+    submit::check_developer_offer(&api, &offer).await?;
+    Ok(Json(Valid { valid: true, offer_hash: api.parts.views.domain.developer_offer_hash(&offer) }))
+}
+
+pub(super) async fn quote(State(api): State<Api>, body: Body) -> Result<Json<Quote>, Problem> {
+    let offer: DeveloperOffer = draft(&api, body)?;
+    let (view, as_of_block) = api.view().await?;
+    let demand = demand(&api, &view, offer)?;
+    let replicas = quoted(&view, demand.clone()).await?;
+    let sum = |part: fn(&QuotedReplica) -> Atoms| -> Atoms {
+        let total: Result<Atoms, _> = replicas.iter().map(part).sum();
+        total.unwrap_or(Atoms::MAX)
+    };
+    let (price_per_epoch, lock) = (sum(|replica| replica.ask), sum(|replica| replica.lock));
+    let is_whole = replicas.len() >= usize::from(demand.offer.replicas);
+    let explanation = if is_whole { None } else { Some(explained(&view, demand).await?) };
+    Ok(Json(Quote {
+        matchable: !replicas.is_empty(),
+        matching_paused: view.snapshot.matching_paused,
+        replicas,
+        price_per_epoch,
+        lock,
+        explanation,
+        as_of_block,
+    }))
+}
+
+pub(super) async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Explained>, Problem> {
+    let offer: DeveloperOffer = draft(&api, body)?;
+    let (view, as_of_block) = api.view().await?;
+    let demand = demand(&api, &view, offer)?;
+    let explanation = explained(&view, demand).await?;
+    Ok(Json(Explained { matching_paused: view.snapshot.matching_paused, explanation, as_of_block }))
+}
+
+/// Quotes a demand, away from the threads that answer requests.
+pub(super) async fn quoted(view: &Arc<View>, demand: Demand) -> Result<Vec<QuotedReplica>, Problem> {
+    let view = Arc::clone(view);
+    tokio::task::spawn_blocking(move || view.quote(&demand)).await.map_err(Problem::internal)
+}
+
+fn draft<T: for<'de> Deserialize<'de>>(api: &Api, body: Body) -> Result<T, Problem> {
+    let draft: Draft<T> = request::json(body)?;
+    draft.chain_id.map_or(Ok(()), |chain_id| submit::check_chain_id(api, chain_id))?;
+    Ok(draft.offer)
+}
+
+/// The demand that a draft stands for; one without a developer is checked as if somebody had signed it.
+fn demand(api: &Api, view: &View, offer: DeveloperOffer) -> Result<Demand, Problem> {
+    let mut checked = offer.clone();
+    if checked.developer.is_zero() {
+        checked.developer = Address([0xff; 20]);
+    }
+    let least_prepaid = api.parts.views.terms.min_prepaid_epochs;
+    checked.validate(least_prepaid).map_err(|error| request::invalid_offer(&error))?;
+    let hash = api.parts.views.domain.developer_offer_hash(&offer);
+    Ok(view.demand_of(hash, offer))
+}

@@ -1,0 +1,214 @@
+//! Shows offers, signed or known to the chain.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use common::{
+    http::Problem,
+    ids::{Address, DealId, OfferHash, TxHash},
+    offer::{DeveloperOffer, ProviderOffer},
+    resources::Resources,
+};
+use indexer::view::AsOf;
+use serde::{Deserialize, Serialize};
+
+use super::{Api, request};
+use crate::{
+    domain::{
+        explain::Explanation,
+        feasible,
+        snapshot::{Demand, Supply},
+    },
+    store::{Kind, StoredOffer, TxStatus},
+    view::{OfferStatus, View},
+};
+
+/// Most transactions that are listed of one offer: the latest.
+const MAX_TRANSACTIONS: u32 = 20;
+/// Most waiting offers of one answer.
+const MAX_LISTED: usize = 500;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShownDeveloperOffer {
+    offer_hash: OfferHash,
+    offer: DeveloperOffer,
+    status: OfferStatus,
+    /// Why some replica has no host, and what would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<Explanation>,
+    /// Whether the operator has stopped new matches for now.
+    matching_paused: bool,
+    /// All deals there ever were.
+    deals: Vec<DealId>,
+    /// Match transactions of this matcher, latest first.
+    transactions: Vec<ShownTransaction>,
+    as_of_block: AsOf,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownTransaction {
+    hash: TxHash,
+    status: TxStatus,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShownProviderOffer {
+    offer_hash: OfferHash,
+    offer: ProviderOffer,
+    /// `open`, or why nobody can be placed: `cancelled`, `expired`.
+    status: &'static str,
+    /// What deals hold of it.
+    used: Resources,
+    /// Deals that have not ended.
+    deals: Vec<DealId>,
+    as_of_block: AsOf,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Waiting {
+    as_of_block: AsOf,
+    items: Vec<WaitingOffer>,
+    /// To be passed as `after` for what follows; none at the end of the list.
+    next_after: Option<u64>,
+}
+
+/// An offer that only this matcher knows.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WaitingOffer {
+    /// Order of acceptance, over both kinds.
+    sequence: u64,
+    kind: Kind,
+    offer_hash: OfferHash,
+    owner: Address,
+    /// Block that was indexed last when it was accepted.
+    accepted_block: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct WaitingPage {
+    after: Option<String>,
+    limit: Option<String>,
+}
+
+pub(super) async fn developer_offer(
+    State(api): State<Api>,
+    Path(hash): Path<String>,
+) -> Result<Json<ShownDeveloperOffer>, Problem> {
+    let hash: OfferHash = request::id(&hash, "invalid_hash")?;
+    let (view, as_of_block) = api.view().await?;
+    let offer = match view.snapshot.demand(hash) {
+        Some(demand) => demand.offer.clone(),
+        None => match api.parts.store.signed_offer(hash).await.map_err(Problem::internal)? {
+            Some(StoredOffer::Developer(signed)) => signed.offer,
+            _ => return Err(unknown(Kind::Developer, hash)),
+        },
+    };
+    let transactions = api.parts.store.matches_of(hash, MAX_TRANSACTIONS).await.map_err(Problem::internal)?;
+    let transactions =
+        transactions.into_iter().map(|tx| ShownTransaction { hash: tx.prepared.hash, status: tx.status }).collect();
+    let demand = view.demand_of(hash, offer.clone());
+    let status = view.status(&demand);
+    let deals = view.deals_of(hash, true);
+    let is_open = !matches!(status, OfferStatus::Placed | OfferStatus::Matching | OfferStatus::Ended);
+    let explanation = if is_open { Some(explained(&view, demand).await?) } else { None };
+    let matching_paused = view.snapshot.matching_paused;
+    let offer_hash = hash;
+    Ok(Json(ShownDeveloperOffer {
+        offer_hash,
+        offer,
+        status,
+        explanation,
+        matching_paused,
+        deals,
+        transactions,
+        as_of_block,
+    }))
+}
+
+/// Explains a demand, away from the threads that answer requests.
+pub(super) async fn explained(view: &Arc<View>, demand: Demand) -> Result<Explanation, Problem> {
+    let view = Arc::clone(view);
+    tokio::task::spawn_blocking(move || view.explain(&demand)).await.map_err(Problem::internal)
+}
+
+pub(super) async fn provider_offer(
+    State(api): State<Api>,
+    Path(hash): Path<String>,
+) -> Result<Json<ShownProviderOffer>, Problem> {
+    let hash: OfferHash = request::id(&hash, "invalid_hash")?;
+    let (view, as_of_block) = api.view().await?;
+    let offer = match view.state.provider_offers.get(&hash) {
+        Some(known) => known.offer.clone(),
+        None => match api.parts.store.signed_offer(hash).await.map_err(Problem::internal)? {
+            Some(StoredOffer::Provider(signed)) => signed.offer,
+            _ => return Err(unknown(Kind::Provider, hash)),
+        },
+    };
+    let supply = Supply::new(hash, offer.clone(), Vec::new(), Default::default());
+    let status = match feasible::supply_is_void(&view.snapshot.conditions, &supply) {
+        None => "open",
+        Some(common::event::Reason::ProviderOfferExpired) => "expired",
+        Some(_) => "cancelled",
+    };
+    let used = view.state.provider_offers.get(&hash).map(|known| known.used).unwrap_or_default();
+    let deals = view.deals_of(hash, false);
+    Ok(Json(ShownProviderOffer { offer_hash: hash, offer, status, used, deals, as_of_block }))
+}
+
+pub(super) async fn waiting(State(api): State<Api>, Query(page): Query<WaitingPage>) -> Result<Json<Waiting>, Problem> {
+    let after = number(page.after.as_deref(), "after", u64::MAX)?.unwrap_or_default();
+    let most = u64::try_from(MAX_LISTED).unwrap_or(u64::MAX);
+    let limit = number(page.limit.as_deref(), "limit", most)?.unwrap_or(100);
+    let limit = usize::try_from(limit).unwrap_or(MAX_LISTED);
+    let (view, as_of_block) = api.view().await?;
+    let mut all: Vec<_> = waiting_offers(&view).filter(|offer| offer.sequence > after).collect();
+    all.sort_by_key(|offer| offer.sequence);
+    let more = all.len() > limit;
+    all.truncate(limit);
+    let next_after = if more { all.last().map(|offer| offer.sequence) } else { None };
+    Ok(Json(Waiting { as_of_block, items: all, next_after }))
+}
+
+fn waiting_offers(view: &View) -> impl Iterator<Item = WaitingOffer> {
+    let (developers, providers) = (&view.state.developer_offers, &view.state.provider_offers);
+    let demands = view.signed.developer.iter().filter(|signed| !developers.contains_key(&signed.hash));
+    let supplies = view.signed.provider.iter().filter(|signed| !providers.contains_key(&signed.hash));
+    let demands = demands.map(|signed| WaitingOffer {
+        sequence: signed.sequence,
+        kind: Kind::Developer,
+        offer_hash: signed.hash,
+        owner: signed.offer.developer,
+        accepted_block: signed.accepted_block,
+    });
+    demands.chain(supplies.map(|signed| WaitingOffer {
+        sequence: signed.sequence,
+        kind: Kind::Provider,
+        offer_hash: signed.hash,
+        owner: signed.offer.provider,
+        accepted_block: signed.accepted_block,
+    }))
+}
+
+fn number(text: Option<&str>, field: &'static str, most: u64) -> Result<Option<u64>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let value = text.parse::<u64>().ok().filter(|value| *value <= most);
+    let given: String = text.chars().take(40).collect();
+    let wrong = || {
+        let detail = format!("{field} must be a whole number up to {most}, got {given:?}");
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail).with_field(field)
+    };
+    value.map(Some).ok_or_else(wrong)
+}
+
+fn unknown(kind: Kind, hash: OfferHash) -> Problem {
+    let detail = format!("no {} offer {hash} is known here or on the chain: check the hash", kind.as_str());
+    Problem::new(StatusCode::NOT_FOUND, "offer_unknown", detail)
+}

@@ -1,0 +1,130 @@
+//! What fills change: balances, capacity, places. The engine works on a copy, the chain has the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{
+    epoch::Epoch,
+    ids::{Address, OfferHash},
+    money::{Atoms, MoneyError},
+    resources::Resources,
+    state::MarketState,
+};
+
+use super::snapshot::{Demand, Supply};
+
+/// How much of a demand is placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Placement {
+    /// Replicas that have a host, planned ones included.
+    pub live_replicas: u16,
+    /// First epoch after the term, once the first match has fixed it.
+    pub end_epoch: Option<Epoch>,
+}
+
+/// Money that one fill moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FillCost {
+    /// The provider's ask for one epoch.
+    pub ask: Atoms,
+    /// Locked of the developer's free balance.
+    pub lock: Atoms,
+    /// Locked of the provider's free balance.
+    pub bond: Atoms,
+}
+
+/// Balances, capacity and places at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ledger {
+    free: BTreeMap<Address, Atoms>,
+    used: BTreeMap<OfferHash, Resources>,
+    placements: BTreeMap<OfferHash, Placement>,
+    /// Who hosts or has hosted a replica of which developer offer: it cannot do so twice.
+    hosted: BTreeSet<(OfferHash, Address)>,
+}
+
+impl Ledger {
+    /// The chain's ledger.
+    pub fn of(state: &MarketState) -> Self {
+        let placement = |known: &common::state::KnownDeveloperOffer| Placement {
+            live_replicas: known.live_replicas,
+            end_epoch: known.end_epoch,
+        };
+        let deals = state.deals.values().map(|known| &known.deal);
+        Self {
+            free: state.free.clone(),
+            used: state.provider_offers.iter().map(|(hash, known)| (*hash, known.used)).collect(),
+            placements: state.developer_offers.iter().map(|(hash, known)| (*hash, placement(known))).collect(),
+            hosted: deals.map(|deal| (deal.developer_offer, deal.provider)).collect(),
+        }
+    }
+
+    /// Free balance of `account`.
+    pub fn free(&self, account: Address) -> Atoms {
+        self.free.get(&account).copied().unwrap_or_default()
+    }
+
+    /// Capacity that deals hold of a provider offer.
+    pub fn used(&self, provider_offer: OfferHash) -> Resources {
+        self.used.get(&provider_offer).copied().unwrap_or_default()
+    }
+
+    /// How much of a developer offer is placed.
+    pub fn placement(&self, developer_offer: OfferHash) -> Placement {
+        self.placements.get(&developer_offer).copied().unwrap_or_default()
+    }
+
+    /// Whether `provider` hosts or has hosted a replica of the offer.
+    pub fn has_hosted(&self, developer_offer: OfferHash, provider: Address) -> bool {
+        self.hosted.contains(&(developer_offer, provider))
+    }
+
+    /// Adds to a free balance, up to what money can represent.
+    pub fn deposit(&mut self, account: Address, amount: Atoms) {
+        let sum = self.free(account).checked_add(amount).unwrap_or(Atoms::MAX);
+        self.free.insert(account, sum);
+    }
+
+    /// Enters a fill that begins with epoch `start`. On an error nothing is changed.
+    pub fn enter(&mut self, demand: &Demand, supply: &Supply, cost: FillCost, start: Epoch) -> Result<(), MoneyError> {
+        let (developer, provider) = (demand.offer.developer, supply.offer.provider);
+        if developer == provider {
+            let left = self.free(developer).checked_sub(cost.lock)?.checked_sub(cost.bond)?;
+            self.free.insert(developer, left);
+        } else {
+            let developer_left = if demand.unlimited_funds {
+                self.free(developer)
+            } else {
+                self.free(developer).checked_sub(cost.lock)?
+            };
+            let provider_left = self.free(provider).checked_sub(cost.bond)?;
+            self.free.insert(developer, developer_left);
+            self.free.insert(provider, provider_left);
+        }
+        let used = self.used.entry(supply.hash).or_default();
+        used.milli_cpu = used.milli_cpu.saturating_add(demand.offer.size.milli_cpu);
+        used.memory_mib = used.memory_mib.saturating_add(demand.offer.size.memory_mib);
+        let placement = self.placements.entry(demand.hash).or_default();
+        placement.live_replicas = placement.live_replicas.saturating_add(1);
+        placement.end_epoch.get_or_insert(start.plus(demand.offer.epochs));
+        self.hosted.insert((demand.hash, provider));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Ledger {
+    pub(crate) fn set_free(&mut self, account: Address, atoms: Atoms) {
+        self.free.insert(account, atoms);
+    }
+
+    pub(crate) fn set_used(&mut self, provider_offer: OfferHash, used: Resources) {
+        self.used.insert(provider_offer, used);
+    }
+
+    pub(crate) fn set_hosted(&mut self, developer_offer: OfferHash, provider: Address, end_epoch: Epoch) {
+        self.hosted.insert((developer_offer, provider));
+        let placement = self.placements.entry(developer_offer).or_default();
+        placement.live_replicas = placement.live_replicas.saturating_add(1);
+        placement.end_epoch = Some(end_epoch);
+    }
+}

@@ -1,0 +1,16 @@
+//! The market as the matcher sees it, without any I/O: the same snapshot gives the same answer on every machine, so
+//! that anyone can replay a match.
+//!
+//! Layout: [`snapshot`] is what is known at a block, [`ledger`] what fills change of it, [`feasible`] the one predicate,
+//! [`engine`] the continuous matching, [`explain`] the reasons and ways out for a demand that finds no host,
+//! [`ends`] the deals that anybody may end now.
+
+pub mod ends;
+pub mod engine;
+pub mod explain;
+pub mod feasible;
+pub mod ledger;
+pub mod snapshot;
+
+#[cfg(test)]
+pub(crate) mod samples;

@@ -1,0 +1,173 @@
+//! What the matcher counts. Functions are named after what has happened; each logs and counts it.
+
+use std::time::Duration;
+
+use chain::ChainError;
+use common::ids::{DealId, OfferHash, TxHash};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::{
+    error::MatcherError,
+    store::{FillOutcome, Kind, Outcome, StoredArtifact, TxKind, TxStatus},
+};
+
+/// Bounds of the tick time histogram, in seconds.
+const SECONDS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+
+/// The matcher's metrics; all exist from the start.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// `wharfage_matcher_offers_accepted_total{kind}`: signed offers that were taken in.
+    accepted: IntCounterVec,
+    /// `wharfage_matcher_offers_refused_total{kind}`: submissions that were refused.
+    refused: IntCounterVec,
+    /// `wharfage_matcher_open_demands`: developer offers that want hosts, as of the last tick.
+    open_demands: IntGauge,
+    /// `wharfage_matcher_open_supplies`: provider offers that are not void, as of the last tick.
+    open_supplies: IntGauge,
+    /// `wharfage_matcher_transactions_total{kind,status}`: changes of transactions.
+    transactions: IntCounterVec,
+    /// `wharfage_matcher_fills_opened_total`: deals that our matches opened.
+    fills_opened: IntCounter,
+    /// `wharfage_matcher_fills_refused_total`: proposed fills that the contract passed over.
+    fills_refused: IntCounter,
+    /// `wharfage_matcher_tick_seconds`: time of one round.
+    tick_seconds: Histogram,
+    /// `wharfage_matcher_tick_failures_total`: rounds that failed and were tried again.
+    tick_failures: IntCounter,
+    /// `wharfage_matcher_artifacts_stored_total`: artifacts that were taken in.
+    artifacts: IntCounter,
+    /// `wharfage_matcher_artifacts_stored_bytes_total`: their bytes.
+    artifact_bytes: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let named = |name, help| Opts::new(format!("wharfage_matcher_{name}"), help);
+        let counter = |name, help| IntCounter::with_opts(named(name, help));
+        let counters = |name, help, labels: &[&str]| IntCounterVec::new(named(name, help), labels);
+        let ticks = HistogramOpts::new("wharfage_matcher_tick_seconds", "Time of one round").buckets(SECONDS.to_vec());
+        let metrics = Self {
+            registry: Registry::new(),
+            accepted: counters("offers_accepted_total", "Signed offers that were taken in", &["kind"])?,
+            refused: counters("offers_refused_total", "Submissions that were refused", &["kind"])?,
+            open_demands: IntGauge::with_opts(named("open_demands", "Developer offers that want hosts"))?,
+            open_supplies: IntGauge::with_opts(named("open_supplies", "Provider offers that are not void"))?,
+            transactions: counters("transactions_total", "Changes of transactions", &["kind", "status"])?,
+            fills_opened: counter("fills_opened_total", "Deals that our matches opened")?,
+            fills_refused: counter("fills_refused_total", "Proposed fills that the contract passed over")?,
+            tick_seconds: Histogram::with_opts(ticks)?,
+            tick_failures: counter("tick_failures_total", "Rounds that failed and were tried again")?,
+            artifacts: counter("artifacts_stored_total", "Artifacts that were taken in")?,
+            artifact_bytes: counter("artifacts_stored_bytes_total", "Bytes of artifacts that were taken in")?,
+        };
+        metrics.begin_at_zero();
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn begin_at_zero(&self) {
+        for kind in [Kind::Developer, Kind::Provider] {
+            self.accepted.with_label_values(&[kind.as_str()]);
+            self.refused.with_label_values(&[kind.as_str()]);
+        }
+        for kind in [TxKind::Match, TxKind::Evict, TxKind::Close] {
+            for status in [TxStatus::Recorded, TxStatus::Sent, TxStatus::Mined, TxStatus::Failed, TxStatus::Abandoned] {
+                self.transactions.with_label_values(&[kind.as_str(), status.as_str()]);
+            }
+        }
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(self.accepted.clone()))?;
+        self.registry.register(Box::new(self.refused.clone()))?;
+        self.registry.register(Box::new(self.open_demands.clone()))?;
+        self.registry.register(Box::new(self.open_supplies.clone()))?;
+        self.registry.register(Box::new(self.transactions.clone()))?;
+        self.registry.register(Box::new(self.fills_opened.clone()))?;
+        self.registry.register(Box::new(self.fills_refused.clone()))?;
+        self.registry.register(Box::new(self.tick_seconds.clone()))?;
+        self.registry.register(Box::new(self.tick_failures.clone()))?;
+        self.registry.register(Box::new(self.artifacts.clone()))?;
+        self.registry.register(Box::new(self.artifact_bytes.clone()))
+    }
+
+    pub(crate) fn registry(&self) -> Registry {
+        self.registry.clone()
+    }
+
+    pub(crate) fn offer_accepted(&self, kind: Kind, hash: OfferHash, sequence: u64) {
+        self.accepted.with_label_values(&[kind.as_str()]).inc();
+        tracing::info!(kind = kind.as_str(), offer = %hash, sequence, "offer accepted");
+    }
+
+    pub(crate) fn offer_refused(&self, kind: Kind, code: &str) {
+        self.refused.with_label_values(&[kind.as_str()]).inc();
+        tracing::debug!(kind = kind.as_str(), code, "offer refused");
+    }
+
+    pub(crate) fn market_seen(&self, demands: usize, supplies: usize) {
+        self.open_demands.set(i64::try_from(demands).unwrap_or(i64::MAX));
+        self.open_supplies.set(i64::try_from(supplies).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn transaction_recorded(&self, kind: TxKind, tx: TxHash, fills: usize) {
+        self.transactions.with_label_values(&[kind.as_str(), TxStatus::Recorded.as_str()]).inc();
+        tracing::debug!(kind = kind.as_str(), %tx, fills, "transaction recorded");
+    }
+
+    pub(crate) fn transaction_sent(&self, kind: TxKind, tx: TxHash) {
+        self.transactions.with_label_values(&[kind.as_str(), TxStatus::Sent.as_str()]).inc();
+        tracing::info!(kind = kind.as_str(), %tx, "transaction sent");
+    }
+
+    pub(crate) fn transaction_finished(&self, kind: TxKind, tx: TxHash, outcome: &Outcome) {
+        let status = match outcome {
+            Outcome::Mined { fills, .. } => {
+                let opened = fills.iter().filter(|(_, outcome)| *outcome == FillOutcome::Opened).count();
+                let refused = fills.len().saturating_sub(opened);
+                self.fills_opened.inc_by(u64::try_from(opened).unwrap_or(u64::MAX));
+                self.fills_refused.inc_by(u64::try_from(refused).unwrap_or(u64::MAX));
+                tracing::info!(kind = kind.as_str(), %tx, opened, refused, "transaction mined");
+                TxStatus::Mined
+            }
+            Outcome::Failed { block } => {
+                tracing::warn!(kind = kind.as_str(), %tx, block, "transaction reverted on the chain");
+                TxStatus::Failed
+            }
+            Outcome::Abandoned => {
+                tracing::warn!(kind = kind.as_str(), %tx, "transaction abandoned: its nonce is another one's");
+                TxStatus::Abandoned
+            }
+        };
+        self.transactions.with_label_values(&[kind.as_str(), status.as_str()]).inc();
+    }
+
+    pub(crate) fn transaction_lost(&self, kind: TxKind, tx: TxHash) {
+        tracing::warn!(kind = kind.as_str(), %tx, "transaction left the chain with a reorganization, sending it again");
+    }
+
+    pub(crate) fn match_refused(&self, demand: OfferHash, error: &ChainError) {
+        tracing::warn!(offer = %demand, %error, "a match was refused before it was sent, the offer is held");
+    }
+
+    pub(crate) fn end_refused(&self, kind: TxKind, deal: DealId, error: &ChainError) {
+        tracing::debug!(kind = kind.as_str(), %deal, %error, "the deal cannot be ended yet");
+    }
+
+    pub(crate) fn tick_done(&self, took: Duration) {
+        self.tick_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn tick_failed(&self, error: &MatcherError) {
+        self.tick_failures.inc();
+        tracing::warn!(error = %error.in_full(), "a round failed and will be tried again");
+    }
+
+    pub(crate) fn artifact_stored(&self, artifact: StoredArtifact) {
+        self.artifacts.inc();
+        self.artifact_bytes.inc_by(artifact.size);
+        tracing::info!(digest = %artifact.digest, size = artifact.size, "artifact stored");
+    }
+}

@@ -1,0 +1,305 @@
+//! The market as the API answers about it and the loop plans on: one snapshot for as long as neither the indexed chain
+//! nor the matcher's own database changes.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use chain::OfferDomain;
+use common::{
+    clock::SharedClock,
+    deal::DealState,
+    event::Reason,
+    ids::{Address, BlockHash, DealId, OfferHash},
+    market::MarketTerms,
+    offer::DeveloperOffer,
+    state::{MarketState, Place},
+};
+use indexer::view::AsOf;
+use tokio::sync::Mutex;
+
+use crate::{
+    domain::{
+        engine,
+        explain::{Explanation, Outlook, QuotedReplica},
+        feasible,
+        ledger::Ledger,
+        snapshot::{Conditions, Demand, Inputs, PendingFill, Snapshot},
+    },
+    error::MatcherError,
+    store::{SignedOffers, Store},
+};
+
+/// One moment of the market.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The block, with the chain's word on whether it is final; none before the first one is indexed.
+    pub(crate) as_of: Option<AsOf>,
+    /// The indexed chain.
+    pub(crate) state: MarketState,
+    /// What plans are made of.
+    pub(crate) snapshot: Snapshot,
+    /// Signed offers that are open.
+    pub(crate) signed: SignedOffers,
+    /// Fills under way.
+    pub(crate) pending: Vec<PendingFill>,
+    /// The ledger as it will be once everything that can be matched now is matched: what a newcomer finds.
+    residual: Ledger,
+    /// What can be matched now.
+    planned: BTreeSet<OfferHash>,
+}
+
+/// Keeps the latest view.
+pub(crate) struct Views {
+    pub(crate) domain: OfferDomain,
+    pub(crate) terms: MarketTerms,
+    indexer: indexer::Store,
+    store: Store,
+    clock: SharedClock,
+    matcher: Address,
+    /// Counts changes of the matcher's own database.
+    version: AtomicU64,
+    latest: Mutex<Option<(Key, Arc<View>)>>,
+}
+
+/// What a view depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    block: Option<BlockHash>,
+    finalized: Option<u64>,
+    version: u64,
+}
+
+/// How far a developer offer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OfferStatus {
+    /// No host yet.
+    Waiting,
+    /// A match is under way.
+    Matching,
+    /// Every replica has a host.
+    Placed,
+    /// Some replicas have a host.
+    PartlyPlaced,
+    /// Its term is over.
+    Ended,
+    /// Its owner voided it, and no replica lives.
+    Cancelled,
+    /// It can no longer be matched, and no replica lives.
+    Expired,
+}
+
+impl Views {
+    pub(crate) fn new(
+        (domain, terms): (OfferDomain, MarketTerms),
+        indexer: indexer::Store,
+        store: Store,
+        clock: SharedClock,
+        matcher: Address,
+    ) -> Self {
+        let (version, latest) = (AtomicU64::new(0), Mutex::new(None));
+        Self { domain, terms, indexer, store, clock, matcher, version, latest }
+    }
+
+    /// To be called after every change of the matcher's own database that plans depend on.
+    pub(crate) fn changed(&self) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Height of the last indexed block.
+    pub(crate) async fn indexed(&self) -> Result<Option<u64>, MatcherError> {
+        Ok(self.indexer.as_of().await?.map(|block| block.number))
+    }
+
+    /// The present market.
+    pub(crate) async fn now(&self) -> Result<Arc<View>, MatcherError> {
+        // One at a time: whoever comes second finds what the first has made.
+        let mut latest = self.latest.lock().await;
+        let version = self.version.load(Ordering::SeqCst);
+        let checkpoint = self.indexer.checkpoint().await?;
+        let block = checkpoint.block.map(|block| block.hash);
+        let key = Key { block, finalized: checkpoint.finalized, version };
+        if let Some((_, view)) = latest.as_ref().filter(|(made_of, _)| *made_of == key) {
+            return Ok(Arc::clone(view));
+        }
+        let state = self.indexer.market_state().await?;
+        let view = Arc::new(self.build(state, checkpoint.finalized).await?);
+        // The indexer may have moved on meanwhile: then the key is not that of this view, and it is made anew next time.
+        *latest = Some((key, Arc::clone(&view)));
+        Ok(view)
+    }
+
+    async fn build(&self, state: MarketState, finalized: Option<u64>) -> Result<View, MatcherError> {
+        let indexed = state.as_of.map_or(0, |block| block.number);
+        let signed = self.store.signed_offers().await?;
+        let pending = self.store.pending_fills(indexed).await?;
+        let held = self.store.held(indexed).await?;
+        let (terms, matcher) = (self.terms, self.matcher);
+        let now = self.clock.unix_seconds();
+        let build = move || {
+            let snapshot = Snapshot::build(Inputs {
+                terms,
+                state: &state,
+                matcher,
+                // The block's time and not ours: anybody can plan the same again.
+                time: state.as_of.map_or(now, |block| block.timestamp),
+                developer_offers: signed.developer.clone(),
+                provider_offers: signed.provider.clone(),
+                pending: &pending,
+                held: &held,
+            });
+            let plan = engine::plan(&snapshot, usize::MAX);
+            let planned = plan.matches.iter().map(|planned| planned.demand.hash).collect();
+            let residual = plan.ledger;
+            let as_of = state.as_of.map(|block| AsOf::new(block, finalized));
+            View { as_of, state, snapshot, signed, pending, residual, planned }
+        };
+        tokio::task::spawn_blocking(build).await.map_err(|_| MatcherError::Aborted)
+    }
+}
+
+impl View {
+    /// Height of the last indexed block; 0 before the first.
+    pub(crate) fn indexed(&self) -> u64 {
+        self.as_of.map_or(0, |block| block.number)
+    }
+
+    /// A developer offer as the market knows it, or else as a newcomer. A draft that names no developer is judged
+    /// without money.
+    pub(crate) fn demand_of(&self, hash: OfferHash, mut offer: DeveloperOffer) -> Demand {
+        if let Some(known) = self.snapshot.demand(hash) {
+            return known.clone();
+        }
+        let is_draft = offer.developer.is_zero();
+        if is_draft {
+            // Any account will do, as no money is asked for.
+            offer.developer = Address([0xff; 20]);
+        }
+        let place = Place { block: self.indexed(), log_index: u64::MAX };
+        let mut demand = Demand::new(hash, offer, Vec::new(), place, &self.snapshot.conditions.terms);
+        demand.unlimited_funds = is_draft;
+        demand
+    }
+
+    /// What a demand finds: the market as all that can be matched now leave it, and where it is one of those, as the ones
+    /// before it do.
+    fn with_outlook<T>(&self, demand: &Demand, look: impl FnOnce(Outlook<'_>) -> T) -> T {
+        if self.planned.contains(&demand.hash) {
+            let before = engine::plan_until(&self.snapshot, usize::MAX, |other| other.hash == demand.hash);
+            return look(Outlook::new(&self.snapshot, &before.ledger));
+        }
+        look(Outlook::new(&self.snapshot, &self.residual))
+    }
+
+    /// Why the demand has no host, and what would help. CPU-bound.
+    pub(crate) fn explain(&self, demand: &Demand) -> Explanation {
+        self.with_outlook(demand, |outlook| outlook.explain(demand))
+    }
+
+    /// Who would host the demand. CPU-bound.
+    pub(crate) fn quote(&self, demand: &Demand) -> Vec<QuotedReplica> {
+        self.with_outlook(demand, |outlook| outlook.quote(demand))
+    }
+
+    /// How far a developer offer is.
+    pub(crate) fn status(&self, demand: &Demand) -> OfferStatus {
+        let placement = self.state.developer_offers.get(&demand.hash);
+        let live = placement.map_or(0, |known| known.live_replicas);
+        if live >= demand.offer.replicas {
+            return OfferStatus::Placed;
+        }
+        if self.pending.iter().any(|fill| fill.developer_offer == demand.hash) {
+            return OfferStatus::Matching;
+        }
+        if live > 0 {
+            return OfferStatus::PartlyPlaced;
+        }
+        match feasible::demand_is_blocked(&self.snapshot.conditions, &Ledger::of(&self.state), demand) {
+            Some(Reason::DeveloperOfferCancelled | Reason::DeveloperNonceTooLow) => OfferStatus::Cancelled,
+            Some(Reason::TermOver) => OfferStatus::Ended,
+            Some(Reason::DeveloperOfferExpired) if placement.is_some_and(|known| known.end_epoch.is_some()) => {
+                OfferStatus::Ended
+            }
+            Some(Reason::DeveloperOfferExpired) => OfferStatus::Expired,
+            _ => OfferStatus::Waiting,
+        }
+    }
+
+    /// Deals of a developer offer or of a provider offer that have not ended, or all of them.
+    pub(crate) fn deals_of(&self, offer: OfferHash, ended_too: bool) -> Vec<DealId> {
+        let deals = self.state.deals.values().map(|known| &known.deal);
+        deals
+            .filter(|deal| deal.developer_offer == offer || deal.provider_offer == offer)
+            .filter(|deal| ended_too || deal.state != DealState::Ended)
+            .map(|deal| deal.id)
+            .collect()
+    }
+
+    /// Number of demands that want hosts.
+    pub(crate) fn open_demands(&self) -> usize {
+        let open = |demand: &&Demand| {
+            feasible::demand_is_blocked(&self.snapshot.conditions, &self.snapshot.ledger, demand).is_none()
+        };
+        self.snapshot.demands.iter().filter(open).count()
+    }
+
+    /// The open signed offers, sorted by what is to be noted of them.
+    pub(crate) fn sort_signed(&self) -> SortedOffers {
+        let mut sorted = SortedOffers::default();
+        let conditions = &self.snapshot.conditions;
+        for signed in &self.signed.developer {
+            let known = self.state.developer_offers.contains_key(&signed.hash);
+            let (owner, nonce, valid_until) = (signed.offer.developer, signed.offer.nonce, signed.offer.valid_until);
+            sorted.add(
+                signed.hash,
+                known,
+                self.signed.seen_on_chain.contains(&signed.hash),
+                is_void(conditions, owner, signed.hash, nonce, valid_until),
+            );
+        }
+        for signed in &self.signed.provider {
+            let known = self.state.provider_offers.contains_key(&signed.hash);
+            let (owner, nonce, valid_until) = (signed.offer.provider, signed.offer.nonce, signed.offer.valid_until);
+            sorted.add(
+                signed.hash,
+                known,
+                self.signed.seen_on_chain.contains(&signed.hash),
+                is_void(conditions, owner, signed.hash, nonce, valid_until),
+            );
+        }
+        sorted
+    }
+}
+
+/// What is to be noted of signed offers.
+#[derive(Debug, Default)]
+pub(crate) struct SortedOffers {
+    /// The chain knows them now.
+    pub(crate) appeared: Vec<OfferHash>,
+    /// A reorganization made the chain forget them.
+    pub(crate) vanished: Vec<OfferHash>,
+    /// Nobody can match them any more.
+    pub(crate) void: Vec<OfferHash>,
+}
+
+impl SortedOffers {
+    fn add(&mut self, hash: OfferHash, known: bool, was_known: bool, void: bool) {
+        match (known, was_known) {
+            (true, false) => self.appeared.push(hash),
+            (false, true) => self.vanished.push(hash),
+            (false, false) if void => self.void.push(hash),
+            _ => (),
+        }
+    }
+}
+
+fn is_void(conditions: &Conditions, owner: Address, hash: OfferHash, nonce: u64, valid_until: u64) -> bool {
+    valid_until < conditions.time
+        || nonce < conditions.nonce_floor(owner)
+        || conditions.cancelled.contains(&(owner, hash))
+}

@@ -1,0 +1,17 @@
+//! The matcher with a real chain, a real indexer, real databases and a real listener.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
+
+mod artifacts;
+mod drafts;
+mod keeper;
+mod lifecycle;
+mod refusals;
+mod support;
