@@ -1,0 +1,16 @@
+//! The agent with real parts: components built from `tests/guests`, wasmtime, SQLite, anvil with the market on it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod hosting;
+mod market;
+mod support;
