@@ -1,0 +1,82 @@
+//! The commands of developers, providers and operators against a market that runs.
+//!
+//! Layout: [`connection`] and [`amount`] are what they share (where the market is, whose key, how amounts are typed),
+//! `draft` an offer as options, and each other file a command or a few of one subject.
+
+pub(crate) mod amount;
+mod cancel;
+pub(crate) mod connection;
+mod deploy;
+mod draft;
+mod explain;
+mod follow;
+mod gateway;
+mod invoke;
+mod keys;
+mod list;
+mod money;
+pub(crate) mod provider;
+mod status;
+
+use clap::Subcommand;
+
+use crate::output::Output;
+
+/// Commands against a running market.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Put a worker on the market and wait until it answers
+    Deploy(Box<deploy::DeployArgs>),
+    /// Say who would host a worker, or why nobody would and what would help
+    Explain(Box<explain::ExplainArgs>),
+    /// Show a deployment: where it stands, its hosts, its money
+    Status(status::StatusArgs),
+    /// Send a request to a deployment through the gateway
+    Invoke(invoke::InvokeArgs),
+    /// End a deployment at the next epoch and get the unused money back
+    Cancel(cancel::CancelArgs),
+    /// List offers
+    Offers(list::OffersArgs),
+    /// List deals, or show one deal's history
+    Deals(list::DealsArgs),
+    /// Show an account's money
+    Balance(money::BalanceArgs),
+    /// Move tokens from the wallet into the market
+    Deposit(money::DepositArgs),
+    /// Take free money out of the market
+    Withdraw(money::WithdrawArgs),
+    /// Pay a deal further ahead
+    Fund(money::FundArgs),
+    /// Get test tokens, and gas where the chain gives it away
+    Faucet(money::FaucetArgs),
+    /// Make keys and show their addresses
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Sell this machine's capacity
+    #[command(subcommand)]
+    Provider(provider::ProviderCommand),
+    /// Run an HTTP front door
+    #[command(subcommand)]
+    Gateway(gateway::GatewayCommand),
+}
+
+/// Runs one command.
+pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<()> {
+    match command {
+        Command::Deploy(args) => deploy::run(*args, output).await,
+        Command::Explain(args) => explain::run(*args, output).await,
+        Command::Status(args) => status::run(args, output).await,
+        Command::Invoke(args) => invoke::run(args, output).await,
+        Command::Cancel(args) => cancel::run(args, output).await,
+        Command::Offers(args) => list::offers(args, output).await,
+        Command::Deals(args) => list::deals(args, output).await,
+        Command::Balance(args) => money::balance(args, output).await,
+        Command::Deposit(args) => money::deposit(args, output).await,
+        Command::Withdraw(args) => money::withdraw(args, output).await,
+        Command::Fund(args) => money::fund(args, output).await,
+        Command::Faucet(args) => money::faucet(args, output).await,
+        Command::Keys(command) => keys::run(command, output),
+        Command::Provider(command) => provider::run(command, output).await,
+        Command::Gateway(command) => gateway::run(command).await,
+    }
+}
