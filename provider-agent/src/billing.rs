@@ -31,7 +31,11 @@ use crate::{
 };
 
 /// How long a transaction is waited for before other work goes on; it is followed all the same.
-const MINED_TIMEOUT: Duration = Duration::from_secs(30);
+const MINED_TIMEOUT: Duration = Duration::from_secs(12);
+/// Pause before an unfinished transaction is looked at again, should no block come before.
+const UNFINISHED_PAUSE: Duration = Duration::from_secs(2);
+/// Transactions that are looked at after a reorganisation.
+const MAX_REVIVED: u32 = 16;
 /// Deals in one claim: about 2 million gas.
 const CLAIMS_PER_TRANSACTION: usize = 100;
 /// Epochs whose attestation is asked for, at most.
@@ -95,43 +99,54 @@ impl Biller {
         Self { agent, store, replicas, metrics, clock, reorg_margin, memory: Memory::default() }
     }
 
-    /// Bills at every new block, until `stop`.
+    /// Bills at every new block, and sooner where something is unfinished, until `stop`.
     pub(crate) async fn run(mut self, mut views: watch::Receiver<Option<ChainView>>, stop: Shutdown) {
+        let mut is_finished = true;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = views.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(UNFINISHED_PAUSE), if !is_finished => (),
             }
             let view = views.borrow_and_update().clone();
             let Some(view) = view else { continue };
-            if let Err(error) = self.bill(&view).await {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(%error, cause, "billing goes on at the next block");
-            }
+            is_finished = match self.bill(&view).await {
+                Ok(is_finished) => is_finished,
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(%error, cause, "billing is tried again");
+                    false
+                }
+            };
         }
     }
 
-    async fn bill(&mut self, view: &ChainView) -> Result<(), BillingError> {
-        if !self.settle_outbox(view).await? || view.head.number < self.memory.mined_in {
-            return Ok(());
+    /// True when nothing is on its way any more.
+    async fn bill(&mut self, view: &ChainView) -> Result<bool, BillingError> {
+        if !self.settle_outbox(view).await? {
+            return Ok(false);
+        }
+        if view.head.number < self.memory.mined_in {
+            return Ok(true);
         }
         let deals: Vec<Deal> =
             self.replicas.deals().into_iter().filter(|deal| deal.state != DealState::Ended).collect();
         if deals.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let free = self.free_balances(view, &deals).await?;
         self.learn_attested(view, &deals).await?;
         let plan = self.plan(view, &deals, &free).await?;
         for epoch in &plan.attest {
             if !self.attest(view, *epoch, &plan).await? {
-                return Ok(());
+                return Ok(true);
             }
         }
         // What was just attested can be claimed at once.
         let plan = self.plan(view, &deals, &free).await?;
         self.claim(view, &deals, &plan).await?;
-        self.prune(view, &deals).await
+        self.prune(view, &deals).await?;
+        Ok(true)
     }
 
     async fn plan(
@@ -163,6 +178,7 @@ impl Biller {
                 self.ended(open.id, open.purpose, &receipt).await?;
                 continue;
             }
+            self.revive_before(view, open.id).await?;
             match view.sender.broadcast(&open.tx).await {
                 Ok(()) => is_settled = false,
                 Err(ChainError::NonceTaken { .. }) => {
@@ -174,6 +190,25 @@ impl Biller {
             }
         }
         Ok(is_settled)
+    }
+
+    /// Sends those again that a reorganisation has taken back: what has a later nonce can only be mined behind them.
+    async fn revive_before(&self, view: &ChainView, id: i64) -> Result<(), BillingError> {
+        for mined in self.store.mined_before(id, MAX_REVIVED).await? {
+            if view.sender.receipt(mined.tx.hash).await?.is_some() {
+                continue;
+            }
+            match view.sender.broadcast(&mined.tx).await {
+                Ok(()) => {
+                    tracing::info!(hash = %mined.tx.hash, label = mined.tx.label, "sent again after a reorganisation");
+                    self.store.record_tx(mined.purpose, &mined.tx, self.clock.unix_seconds()).await?;
+                }
+                // Something else has its nonce now, so that nothing waits for it.
+                Err(ChainError::NonceTaken { .. }) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     async fn ended(&mut self, id: i64, purpose: Purpose, receipt: &TxReceipt) -> Result<(), BillingError> {

@@ -45,6 +45,9 @@ use crate::{
 
 /// Intervals without a good look at the chain after which the agent calls itself not ready. Workers go on all the same.
 const STALE_AFTER_LOOKS: u32 = 20;
+/// How often, and how long apart, the data folder is asked for.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Epochs of requests that are taken over at a restart.
 const RESUMED_EPOCHS: u32 = 2;
 
@@ -146,7 +149,7 @@ impl Agent {
         if let Some(named) = config.offer.as_ref().map(|signed| signed.offer.agent).filter(|named| *named != agent) {
             return Err(AgentError::OtherKey { named, actual: agent });
         }
-        let lock = lock_data_dir(&config.data_dir)?;
+        let lock = lock_data_dir(&config.data_dir).await?;
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().unwrap_or(config.listen);
         let life = Shutdown::new();
@@ -299,13 +302,17 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
     server::bind(address).await.map_err(|source| AgentError::Listen { address, source })
 }
 
-fn lock_data_dir(path: &Path) -> Result<File, AgentError> {
+/// Waits a little for a predecessor that is just ending.
+async fn lock_data_dir(path: &Path) -> Result<File, AgentError> {
     let unusable = |source| AgentError::DataDir { path: path.to_owned(), source };
     std::fs::create_dir_all(path).map_err(unusable)?;
     let file = File::create(path.join("lock")).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(AgentError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        }
     }
+    Err(AgentError::InUse { path: path.to_owned() })
 }

@@ -79,9 +79,9 @@ pub(crate) enum TxEnd {
     Dropped,
 }
 
-/// A transaction that may be on its way.
+/// A transaction of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OpenTx {
+pub(crate) struct OutboxTx {
     pub(crate) id: i64,
     pub(crate) purpose: Purpose,
     pub(crate) tx: PreparedTx,
@@ -111,6 +111,15 @@ fn epoch(number: i64) -> Result<Epoch, StoreError> {
 
 fn to_i64(what: &'static str, number: u64) -> Result<i64, StoreError> {
     i64::try_from(number).map_err(|_| StoreError::Range { what })
+}
+
+fn outbox_tx(row: &sqlx::sqlite::SqliteRow) -> Result<OutboxTx, StoreError> {
+    let attested: Option<i64> = row.try_get("epoch")?;
+    Ok(OutboxTx {
+        id: row.try_get("id")?,
+        purpose: attested.map(epoch).transpose()?.map_or(Purpose::Claim, Purpose::Attest),
+        tx: from_json("outbox.prepared", row.try_get("prepared")?)?,
+    })
 }
 
 impl Store {
@@ -273,19 +282,16 @@ impl Store {
     }
 
     /// Transactions whose end is not known, oldest first.
-    pub(crate) async fn open_txs(&self) -> Result<Vec<OpenTx>, StoreError> {
-        let rows = sqlx::query("SELECT id, kind, epoch, prepared FROM outbox WHERE state = 'open' ORDER BY id")
-            .fetch_all(&self.pool)
-            .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
-            let attested: Option<i64> = row.try_get("epoch")?;
-            Ok(OpenTx {
-                id: row.try_get("id")?,
-                purpose: attested.map(epoch).transpose()?.map_or(Purpose::Claim, Purpose::Attest),
-                tx: from_json("outbox.prepared", row.try_get("prepared")?)?,
-            })
-        };
-        rows.iter().map(read).collect()
+    pub(crate) async fn open_txs(&self) -> Result<Vec<OutboxTx>, StoreError> {
+        let query = "SELECT id, kind, epoch, prepared FROM outbox WHERE state = 'open' ORDER BY id";
+        sqlx::query(query).fetch_all(&self.pool).await?.iter().map(outbox_tx).collect()
+    }
+
+    /// The last `count` transactions that were mined before the one with this id, oldest first.
+    pub(crate) async fn mined_before(&self, id: i64, count: u32) -> Result<Vec<OutboxTx>, StoreError> {
+        let query = "SELECT id, kind, epoch, prepared FROM outbox WHERE id < ? AND state IN ('mined', 'reverted') \
+                     ORDER BY id DESC LIMIT ?";
+        sqlx::query(query).bind(id).bind(count).fetch_all(&self.pool).await?.iter().rev().map(outbox_tx).collect()
     }
 
     pub(crate) async fn end_tx(&self, id: i64, end: TxEnd) -> Result<(), StoreError> {
@@ -349,14 +355,16 @@ mod tests {
         let id = store.record_tx(Purpose::Attest(Epoch(9)), &tx, 100).await.unwrap();
         store.close().await;
         let store = Store::open(folder.path()).await.unwrap();
-        let open = OpenTx { id, purpose: Purpose::Attest(Epoch(9)), tx };
-        assert_eq!(store.open_txs().await.unwrap(), [open.clone()]);
+        let open = OutboxTx { id, purpose: Purpose::Attest(Epoch(9)), tx };
+        assert_eq!(store.open_txs().await.unwrap(), std::slice::from_ref(&open));
         store.end_tx(id, TxEnd::Mined { gas: 40_000 }).await.unwrap();
         assert_eq!(store.open_txs().await.unwrap(), []);
+        assert_eq!(store.mined_before(id.saturating_add(1), 5).await.unwrap(), std::slice::from_ref(&open));
+        assert_eq!(store.mined_before(id, 5).await.unwrap(), []);
         // The block that it was in was replaced, and nothing else has changed.
-        let OpenTx { purpose, tx, .. } = open;
+        let OutboxTx { purpose, tx, .. } = open;
         assert_eq!(store.record_tx(purpose, &tx, 200).await.unwrap(), id);
-        assert_eq!(store.open_txs().await.unwrap(), [OpenTx { id, purpose, tx }]);
+        assert_eq!(store.open_txs().await.unwrap(), [OutboxTx { id, purpose, tx }]);
     }
 
     #[tokio::test]

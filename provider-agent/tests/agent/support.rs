@@ -99,6 +99,8 @@ pub struct World {
 impl World {
     /// Whatever the store serves, the developer names `artifact`.
     pub async fn new(served: Vec<u8>, artifact: Digest) -> Self {
+        // Silent unless RUST_LOG says otherwise.
+        common::telemetry::init_logs("off", common::telemetry::LogFormat::Text);
         let market = TestMarket::start().await;
         let [agent_key, developer, provider] = [2, 3, 4].map(|n| market.anvil.key(n));
         let payout = market.anvil.key(5).address();
