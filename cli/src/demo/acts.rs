@@ -48,12 +48,24 @@ pub(super) struct Stage {
     market: Option<LocalMarket>,
     providers: Vec<LocalProvider>,
     minted: Atoms,
+    /// Match transactions that were told of.
+    told_matches: BTreeSet<String>,
 }
 
 impl Stage {
     pub(super) fn new(story: Story, options: LocalOptions, worker: Vec<u8>) -> Self {
         let developer = Key::random();
-        Self { story, options, worker, developer, market: None, providers: Vec::new(), minted: Atoms::ZERO }
+        let told_matches = BTreeSet::new();
+        Self {
+            story,
+            options,
+            worker,
+            developer,
+            market: None,
+            providers: Vec::new(),
+            minted: Atoms::ZERO,
+            told_matches,
+        }
     }
 
     pub(super) fn story(&self) -> &Story {
@@ -234,6 +246,9 @@ impl Stage {
             details.push(format!("deal {} at {host} for {price} an epoch, bond {}", deal.id, deal.bond));
         }
         for (transaction, gas) in self.matches_of(hash).await? {
+            if !self.told_matches.insert(transaction.clone()) {
+                continue;
+            }
             details.push(format!("match transaction {transaction} ({gas} gas)"));
         }
         self.story.done(format!("matched: {} replicas at different providers", deals.len()), details);

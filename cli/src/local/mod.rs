@@ -43,30 +43,30 @@ pub(crate) struct Ports {
     pub(crate) agents: u16,
 }
 
-impl Ports {
-    /// Ports that are free now, so that several markets can run side by side.
-    pub(crate) fn free() -> anyhow::Result<Self> {
-        // All are held at once, or the system would hand the same one out twice.
-        let held = (0..3)
-            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .collect::<Result<Vec<_>, _>>()
-            .context("no free port on 127.0.0.1")?;
-        let ports =
-            held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<anyhow::Result<Vec<_>>>()?;
-        let &[chain, api, gateway] = ports.as_slice() else { anyhow::bail!("three ports were asked for") };
-        Ok(Self { chain, api, gateway, agents: free_run_of_three()? })
-    }
-}
+/// Where free ports are looked for: below those that systems hand out to outgoing connections, of which one could take a
+/// port between our look and our use of it.
+const FREE_PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Chain, web API, gateway and three agents.
+const PORTS_IN_A_ROW: u16 = 6;
+/// Looks before it is given up.
+const PORT_LOOKS: u32 = 200;
 
-fn free_run_of_three() -> anyhow::Result<u16> {
-    for _ in 0..50 {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let run = (first..first.saturating_add(3)).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
-        if run.collect::<Result<Vec<_>, _>>().is_ok_and(|held| held.len() == 3) {
-            return Ok(first);
+impl Ports {
+    /// Ports that are free now, at a random place so that several markets can run side by side.
+    pub(crate) fn free() -> anyhow::Result<Self> {
+        for _ in 0..PORT_LOOKS {
+            let first = fastrand::u16(FREE_PORTS);
+            let mut row = first..first.saturating_add(PORTS_IN_A_ROW);
+            let is_free = row.clone().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+            if is_free
+                && let (Some(chain), Some(api), Some(gateway), Some(agents)) =
+                    (row.next(), row.next(), row.next(), row.next())
+            {
+                return Ok(Self { chain, api, gateway, agents });
+            }
         }
+        anyhow::bail!("found no {PORTS_IN_A_ROW} free ports in a row on 127.0.0.1")
     }
-    anyhow::bail!("no three free ports in a row on 127.0.0.1")
 }
 
 /// How a local market is set up.
