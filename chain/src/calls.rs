@@ -1,12 +1,15 @@
 //! What can be sent to the market and its token: pure encoders.
 
+use std::collections::BTreeMap;
+
 use alloy::{
     primitives::{Bytes, U256},
     sol_types::SolCall,
 };
 use common::{
+    deal::DealRef,
     epoch::Epoch,
-    ids::{Address, DealId, OfferHash, ReceiptRoot},
+    ids::{Address, OfferHash, ReceiptRoot},
     money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
 };
@@ -41,8 +44,8 @@ fn call<C: SolCall>(to: Address, label: &'static str, call: &C) -> Call {
     Call { to, data: call.abi_encode(), label }
 }
 
-fn words(ids: &[DealId]) -> Vec<alloy::primitives::B256> {
-    ids.iter().map(|id| outward::word(id.0)).collect()
+fn references(deals: &[DealRef]) -> Vec<Market::DealRef> {
+    deals.iter().map(outward::deal_ref).collect()
 }
 
 fn wide(amount: Atoms) -> U256 {
@@ -123,41 +126,69 @@ pub fn match_offers(market: Address, proposals: &[MatchProposal]) -> Call {
         .map(|proposal| Market::Match {
             developerOffer: outward::developer_offer(&proposal.developer),
             developerSignature: proposal.developer_signature.clone().into(),
-            providerOffers: proposal.providers.iter().map(|(offer, _)| outward::provider_offer(offer)).collect(),
-            providerSignatures: proposal.providers.iter().map(|(_, signature)| signature.clone().into()).collect(),
+            fills: proposal
+                .providers
+                .iter()
+                .map(|(offer, signature)| Market::Fill {
+                    offer: outward::provider_offer(offer),
+                    signature: signature.clone().into(),
+                })
+                .collect(),
         })
         .collect();
     call(market, "matchOffers", &Market::matchOffersCall { matches })
 }
 
 /// Adds `amount` of the sender's free balance to a deal's lock.
-pub fn fund_deal(market: Address, deal: DealId, amount: Atoms) -> Call {
-    call(market, "fundDeal", &Market::fundDealCall { dealId: outward::word(deal.0), amount: amount.get() })
+pub fn fund_deal(market: Address, deal: &DealRef, amount: Atoms) -> Call {
+    call(market, "fundDeal", &Market::fundDealCall { r#ref: outward::deal_ref(deal), amount: amount.get() })
 }
 
-/// Pays the attested epochs of these deals.
-pub fn claim(market: Address, deals: &[DealId]) -> Call {
-    call(market, "claim", &Market::claimCall { dealIds: words(deals) })
+/// Pays the attested epochs of these deals. The contract takes the deals of one provider offer at a time; several of them
+/// go into one multicall.
+pub fn claim(market: Address, deals: &[DealRef]) -> Call {
+    let mut offers: BTreeMap<(Address, OfferHash), Vec<OfferHash>> = BTreeMap::new();
+    for deal in deals {
+        offers.entry((deal.provider, deal.provider_offer)).or_default().push(deal.developer_offer);
+    }
+    let mut claims: Vec<Call> = offers
+        .into_iter()
+        .map(|((provider, provider_offer), developer_offers)| {
+            let encoded = Market::claimCall {
+                provider: outward::address(provider),
+                providerOffer: outward::word(provider_offer.0),
+                developerOffers: developer_offers.iter().map(|hash| outward::word(hash.0)).collect(),
+            };
+            call(market, "claim", &encoded)
+        })
+        .collect();
+    match claims.pop() {
+        Some(only) if claims.is_empty() => only,
+        last => {
+            claims.extend(last);
+            Call { label: "claim", ..multicall(market, claims) }
+        }
+    }
 }
 
 /// Ends the sender's deals at the next epoch boundary.
-pub fn cancel_deals(market: Address, deals: &[DealId]) -> Call {
-    call(market, "cancelDeals", &Market::cancelDealsCall { dealIds: words(deals) })
+pub fn cancel_deals(market: Address, deals: &[DealRef]) -> Call {
+    call(market, "cancelDeals", &Market::cancelDealsCall { deals: references(deals) })
 }
 
 /// Ends deals that the sender hosts after the notice period.
-pub fn give_notice(market: Address, deals: &[DealId]) -> Call {
-    call(market, "giveNotice", &Market::giveNoticeCall { dealIds: words(deals) })
+pub fn give_notice(market: Address, deals: &[DealRef]) -> Call {
+    call(market, "giveNotice", &Market::giveNoticeCall { deals: references(deals) })
 }
 
 /// Ends a deal whose provider missed too many epochs.
-pub fn evict(market: Address, deal: DealId) -> Call {
-    call(market, "evict", &Market::evictCall { dealId: outward::word(deal.0) })
+pub fn evict(market: Address, deal: &DealRef) -> Call {
+    call(market, "evict", &Market::evictCall { r#ref: outward::deal_ref(deal) })
 }
 
 /// Ends a deal whose time or money is over.
-pub fn close_deal(market: Address, deal: DealId) -> Call {
-    call(market, "closeDeal", &Market::closeDealCall { dealId: outward::word(deal.0) })
+pub fn close_deal(market: Address, deal: &DealRef) -> Call {
+    call(market, "closeDeal", &Market::closeDealCall { r#ref: outward::deal_ref(deal) })
 }
 
 /// The sender, an agent, says that it served `epoch`.

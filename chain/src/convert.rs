@@ -11,9 +11,6 @@ pub(crate) enum ConvertError {
     /// An amount above what money can be.
     #[error("{field} is {value} atoms, above the limit of 9223372036854775807")]
     AmountTooLarge { field: &'static str, value: String },
-    /// A number above what its field can be.
-    #[error("{field} is {value}, out of range")]
-    OutOfRange { field: &'static str, value: String },
     /// An enum's number that this version knows no name for.
     #[error("{field} has an unknown value")]
     UnknownName { field: &'static str },
@@ -22,6 +19,7 @@ pub(crate) enum ConvertError {
 pub(crate) mod outward {
     use alloy::primitives::{Address as AlloyAddress, B256};
     use common::{
+        deal::DealRef,
         ids::Address,
         offer::{DeveloperOffer, ProviderOffer},
     };
@@ -37,6 +35,14 @@ pub(crate) mod outward {
 
     pub(crate) fn word(bytes: [u8; 32]) -> B256 {
         B256::from(bytes)
+    }
+
+    pub(crate) fn deal_ref(deal: &DealRef) -> Market::DealRef {
+        Market::DealRef {
+            developerOffer: word(deal.developer_offer.0),
+            provider: address(deal.provider),
+            providerOffer: word(deal.provider_offer.0),
+        }
     }
 
     pub(crate) fn provider_offer(offer: &ProviderOffer) -> Market::ProviderOffer {
@@ -74,6 +80,7 @@ pub(crate) mod outward {
             validUntil: offer.valid_until,
             nonce: offer.nonce,
             matcher: address(offer.matcher),
+            matcherFee: offer.matcher_fee.get(),
             allow: addresses(&offer.allow),
             deny: addresses(&offer.deny),
             artifactUrl: offer.artifact_url.clone(),
@@ -84,7 +91,7 @@ pub(crate) mod outward {
 pub(crate) mod inward {
     use alloy::primitives::{Address as AlloyAddress, U256};
     use common::{
-        deal::{Deal, DealState, EndCause},
+        deal::{Deal, DealState, EndCause, OldPrice},
         epoch::Epoch,
         event::Reason,
         feature::FeatureSet,
@@ -124,10 +131,6 @@ pub(crate) mod inward {
         Atoms::new(value).unwrap_or(Atoms::MAX)
     }
 
-    pub(crate) fn small(field: &'static str, value: u64) -> Result<u32, ConvertError> {
-        u32::try_from(value).map_err(|_| ConvertError::OutOfRange { field, value: value.to_string() })
-    }
-
     /// Enums are plain numbers in the bindings.
     pub(crate) fn reason(number: u8) -> Result<Reason, ConvertError> {
         Reason::ALL.get(usize::from(number)).copied().ok_or(ConvertError::UnknownName { field: "reason" })
@@ -145,12 +148,13 @@ pub(crate) mod inward {
             3 => EndCause::ProviderLeft,
             4 => EndCause::ProviderEvicted,
             5 => EndCause::Unfunded,
+            6 => EndCause::ProviderSlashed,
             _ => return Err(ConvertError::UnknownName { field: "cause" }),
         }))
     }
 
-    /// `None` for a deal that never was.
-    pub(crate) fn deal(id: DealId, view: &Market::DealView) -> Result<Option<Deal>, ConvertError> {
+    /// `None` for a deal that never was. The contract does not keep where it started.
+    pub(crate) fn deal(start: Epoch, view: &Market::DealView) -> Result<Option<Deal>, ConvertError> {
         let state = match view.state {
             0 => return Ok(None),
             1 => DealState::Active,
@@ -159,14 +163,18 @@ pub(crate) mod inward {
             _ => return Err(ConvertError::UnknownName { field: "state" }),
         };
         Ok(Some(Deal {
-            id,
+            id: DealId(view.dealId.0),
             developer_offer: OfferHash(view.developerOffer.0),
             provider_offer: OfferHash(view.providerOffer.0),
             developer: address(view.developer),
             provider: address(view.provider),
             agent: address(view.agent),
+            size: Resources { milli_cpu: view.milliCpu, memory_mib: view.memoryMib },
             price_per_epoch: capped(view.pricePerEpoch),
-            start_epoch: Epoch(view.startEpoch),
+            old_price: (view.changes != 0)
+                .then(|| OldPrice { until: Epoch(view.priceFrom), per_epoch: capped(view.oldPricePerEpoch) }),
+            changes: view.changes,
+            start_epoch: start,
             end_epoch: Epoch(view.endEpoch),
             settled_until: Epoch(view.settledUntil),
             paid_until: Epoch(view.paidUntil),
@@ -228,6 +236,7 @@ pub(crate) mod inward {
             valid_until: terms.validUntil,
             nonce: terms.nonce,
             matcher: address(terms.matcher),
+            matcher_fee: capped(terms.matcherFee),
             allow: terms.allow.iter().copied().map(address).collect(),
             deny: terms.deny.iter().copied().map(address).collect(),
             artifact_url: terms.artifactUrl.clone(),

@@ -8,7 +8,8 @@ use alloy::{
 use common::{
     epoch::Epoch,
     event::{DealOpened, MarketEvent, PlacedEvent},
-    ids::{BlockHash, DealId, OfferHash, ReceiptRoot, TxHash},
+    ids::{BlockHash, DealId, Digest, OfferHash, ReceiptRoot, TxHash},
+    resources::Resources,
 };
 use contracts::Market::{self, MarketEvents};
 
@@ -57,12 +58,16 @@ fn event_name(topic: &B256) -> Option<&'static str> {
         Market::OfferCancelled::SIGNATURE_HASH => Market::OfferCancelled::SIGNATURE,
         Market::NonceFloorRaised::SIGNATURE_HASH => Market::NonceFloorRaised::SIGNATURE,
         Market::DealOpened::SIGNATURE_HASH => Market::DealOpened::SIGNATURE,
+        Market::ArtifactUpdated::SIGNATURE_HASH => Market::ArtifactUpdated::SIGNATURE,
+        Market::MatcherPaid::SIGNATURE_HASH => Market::MatcherPaid::SIGNATURE,
         Market::MatchSkipped::SIGNATURE_HASH => Market::MatchSkipped::SIGNATURE,
         Market::FillSkipped::SIGNATURE_HASH => Market::FillSkipped::SIGNATURE,
         Market::MatchingPaused::SIGNATURE_HASH => Market::MatchingPaused::SIGNATURE,
         Market::DealFunded::SIGNATURE_HASH => Market::DealFunded::SIGNATURE,
         Market::DealSettled::SIGNATURE_HASH => Market::DealSettled::SIGNATURE,
         Market::DealUnfunded::SIGNATURE_HASH => Market::DealUnfunded::SIGNATURE,
+        Market::DealChanged::SIGNATURE_HASH => Market::DealChanged::SIGNATURE,
+        Market::DealRefunded::SIGNATURE_HASH => Market::DealRefunded::SIGNATURE,
         Market::DealEnding::SIGNATURE_HASH => Market::DealEnding::SIGNATURE,
         Market::DealEnded::SIGNATURE_HASH => Market::DealEnded::SIGNATURE,
         Market::ClaimSkipped::SIGNATURE_HASH => Market::ClaimSkipped::SIGNATURE,
@@ -102,6 +107,18 @@ fn event(domain: &OfferDomain, event: MarketEvents) -> Result<(MarketEvent, bool
         MarketEvents::NonceFloorRaised(e) => {
             MarketEvent::NonceFloorRaised { owner: inward::address(e.owner), floor: e.floor }
         }
+        MarketEvents::ArtifactUpdated(e) => MarketEvent::ArtifactUpdated {
+            developer_offer: OfferHash(e.developerOffer.0),
+            version: e.version,
+            artifact: Digest(e.artifact.0),
+            manifest: Digest(e.manifest.0),
+            artifact_url: e.artifactUrl,
+        },
+        MarketEvents::MatcherPaid(e) => MarketEvent::MatcherPaid {
+            developer_offer: OfferHash(e.developerOffer.0),
+            matcher: inward::address(e.matcher),
+            amount: inward::wide_atoms("amount", e.amount)?,
+        },
         MarketEvents::MatchSkipped(e) => MarketEvent::MatchSkipped {
             developer_offer: OfferHash(e.developerOffer.0),
             reason: inward::reason(e.reason)?,
@@ -129,14 +146,10 @@ fn deal_event(event: MarketEvents) -> Result<MarketEvent, ConvertError> {
             deal_id: DealId(e.dealId.0),
             developer_offer: OfferHash(e.developerOffer.0),
             provider_offer: OfferHash(e.providerOffer.0),
-            agent: inward::address(e.agent),
-            developer: inward::address(e.developer),
-            provider: inward::address(e.provider),
             price_per_epoch: inward::capped(e.pricePerEpoch),
             start_epoch: Epoch(e.startEpoch),
             end_epoch: Epoch(e.endEpoch),
             locked: inward::atoms("locked", e.locked)?,
-            bond: inward::atoms("bond", e.bond)?,
         })),
         MarketEvents::DealFunded(e) => MarketEvent::DealFunded {
             deal_id: DealId(e.dealId.0),
@@ -146,11 +159,23 @@ fn deal_event(event: MarketEvents) -> Result<MarketEvent, ConvertError> {
         },
         MarketEvents::DealSettled(e) => MarketEvent::DealSettled {
             deal_id: DealId(e.dealId.0),
-            payout: inward::address(e.payout),
-            epochs_paid: e.epochsPaid,
             paid: inward::atoms("paid", e.paid)?,
             topped_up: inward::atoms("toppedUp", e.toppedUp)?,
             settled_until: Epoch(e.settledUntil),
+        },
+        MarketEvents::DealChanged(e) => MarketEvent::DealChanged {
+            deal_id: DealId(e.dealId.0),
+            sequence: e.sequence,
+            from: Epoch(e.from),
+            end_epoch: Epoch(e.endEpoch),
+            price_per_epoch: inward::capped(e.pricePerEpoch),
+            size: Resources { milli_cpu: e.milliCpu, memory_mib: e.memoryMib },
+            bond: inward::atoms("bond", e.bond)?,
+            paid_until: Epoch(e.paidUntil),
+        },
+        MarketEvents::DealRefunded(e) => MarketEvent::DealRefunded {
+            deal_id: DealId(e.dealId.0),
+            refunded: inward::atoms("refunded", e.refunded)?,
             paid_until: Epoch(e.paidUntil),
         },
         MarketEvents::DealUnfunded(e) => {

@@ -59,6 +59,7 @@ mod terms {
             uint64 validUntil;
             uint64 nonce;
             address matcher;
+            uint64 matcherFee;
             address[] allow;
             address[] deny;
             string artifactUrl;
@@ -171,6 +172,7 @@ fn developer_terms(offer: &DeveloperOffer) -> terms::DeveloperOffer {
         validUntil: offer.valid_until,
         nonce: offer.nonce,
         matcher: outward::address(offer.matcher),
+        matcherFee: offer.matcher_fee.get(),
         allow: outward::addresses(&offer.allow),
         deny: outward::addresses(&offer.deny),
         artifactUrl: offer.artifact_url.clone(),
@@ -191,6 +193,18 @@ pub fn recover(hash: OfferHash, signature: &[u8]) -> Option<Address> {
     let signature = Signature::from_raw(signature).ok().filter(|signature| signature.normalize_s().is_none())?;
     let signer = signature.recover_address_from_prehash(&outward::word(hash.0)).ok()?;
     Some(inward::address(signer))
+}
+
+/// The short form (ERC-2098) of `signature` where it is `signer`'s own over `hash`: 64 bytes, which cost less gas. A contract's
+/// signature is left as it is, since nobody knows what the contract makes of it.
+pub fn compact(hash: OfferHash, signer: Address, signature: &[u8]) -> Vec<u8> {
+    let short = || {
+        let (v, rest) = signature.split_last()?;
+        let mut short = rest.to_vec();
+        *short.get_mut(32)? |= v.checked_sub(27)?.checked_shl(7)?;
+        Some(short)
+    };
+    if recover(hash, signature) == Some(signer) { short() } else { None }.unwrap_or_else(|| signature.to_vec())
 }
 
 /// Keccak-256.

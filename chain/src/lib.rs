@@ -25,7 +25,7 @@ pub mod testing;
 mod tx;
 
 pub use calls::{Call, MatchProposal};
-pub use deploy::{DeployConfig, deploy_market, deploy_test_token};
+pub use deploy::{DeployConfig, DeterministicDeployment, deploy_market, deploy_test_token};
 pub use eip712::{OfferDomain, deal_id, keccak256, recover};
 pub use error::ChainError;
 pub use head::HeadWatcher;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,7 +15,7 @@ use alloy::{
     sol_types::{SolCall, SolEvent},
 };
 use common::{
-    deal::Deal,
+    deal::{Deal, DealRef},
     epoch::{Epoch, EpochSchedule},
     event::{BlockRef, MarketBlock, MarketEvent, PlacedEvent, Reason},
     ids::{Address, BlockHash, DealId, OfferHash},
@@ -41,6 +41,9 @@ use crate::{
 /// Headers that are fetched at the same time.
 const PARALLEL_HEADERS: usize = 8;
 
+/// Blocks behind the head within which an event may yet be replaced, as far as what is remembered is concerned.
+const REORG_MARGIN: u64 = 256;
+
 /// What a contract answers to EIP-1271 when a signature is valid.
 const ERC1271_MAGIC: [u8; 4] = IERC1271::isValidSignatureCall::SELECTOR;
 
@@ -58,6 +61,16 @@ pub struct MarketReader {
     rpc: Rpc,
     terms: Arc<MarketTerms>,
     inexact_offers: Arc<AtomicU64>,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What was looked up in the events before.
+#[derive(Debug, Default)]
+struct Memory {
+    /// What old deals were made of, and their first billed epoch.
+    deals: BTreeMap<DealId, (DealRef, Epoch)>,
+    /// By agent: the block that was searched to, and the provider offers that name it.
+    agents: BTreeMap<Address, (u64, BTreeSet<OfferHash>)>,
 }
 
 impl MarketReader {
@@ -72,7 +85,6 @@ impl MarketReader {
             return Err(ChainError::NoMarket { address: market });
         }
         let config = rpc.view(market, &Market::configCall {}).await.map_err(|error| not_a_market(error, market))?;
-        let genesis = rpc.view(market, &Market::genesisCall {}).await.map_err(|error| not_a_market(error, market))?;
         let deployed_at_block = match deployed_at {
             Some(block) => block,
             None => deployment_block(&rpc, market).await?,
@@ -83,7 +95,7 @@ impl MarketReader {
             deployed_at_block,
             token: inward::address(config.token),
             operator: inward::address(config.operator),
-            schedule: EpochSchedule { genesis, length: config.epochLength },
+            schedule: EpochSchedule { genesis: config.genesis, length: config.epochLength },
             attestation_window: config.attestationWindow,
             evict_after_missed: config.evictAfterMissed,
             bond_epochs: config.bondEpochs,
@@ -91,7 +103,7 @@ impl MarketReader {
             grace_epochs: config.graceEpochs,
             notice_epochs: config.noticeEpochs,
         };
-        Ok(Self { rpc, terms: Arc::new(terms), inexact_offers: Arc::default() })
+        Ok(Self { rpc, terms: Arc::new(terms), inexact_offers: Arc::default(), memory: Arc::default() })
     }
 
     /// The endpoints that are read from.
@@ -164,16 +176,38 @@ impl MarketReader {
         Ok(canonical.filter(|canonical| canonical.hash == hash).map(|block| MarketBlock { block, events }))
     }
 
-    /// Openings of deals that name `agent`, from block `from` to the head, in order.
+    /// Openings of deals under provider offers that name `agent`, from block `from` to the head, in order.
     pub async fn deals_of_agent(&self, agent: Address, from: u64) -> Result<Vec<PlacedEvent>, ChainError> {
-        let agent = outward::address(agent).into_word();
-        let filter = self.filter().event_signature(Market::DealOpened::SIGNATURE_HASH).topic3(agent);
+        let head = self.rpc.head().await?.number;
+        let offers = self.offers_of_agent(agent, head).await?;
+        if offers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let offers: Vec<B256> = offers.into_iter().map(|hash| outward::word(hash.0)).collect();
+        let filter = self.filter().event_signature(Market::DealOpened::SIGNATURE_HASH).topic3(offers);
         self.events_until_head(&filter, from).await
+    }
+
+    /// Provider offers that name `agent`. Those found before are remembered and looked for again no further back than
+    /// [`REORG_MARGIN`]: one that a reorganisation took back has no deals, and does no harm.
+    async fn offers_of_agent(&self, agent: Address, head: u64) -> Result<BTreeSet<OfferHash>, ChainError> {
+        let deployed = self.terms.deployed_at_block;
+        let (searched_to, mut offers) =
+            self.memory().agents.get(&agent).cloned().unwrap_or((deployed, BTreeSet::new()));
+        let topic = outward::address(agent).into_word();
+        let filter = self.filter().event_signature(Market::ProviderOfferOpened::SIGNATURE_HASH).topic2(topic);
+        let found = self.events_until_head(&filter, searched_to.saturating_sub(REORG_MARGIN).max(deployed)).await?;
+        offers.extend(found.into_iter().filter_map(|placed| match placed.event {
+            MarketEvent::ProviderOfferOpened { offer_hash, .. } => Some(offer_hash),
+            _ => None,
+        }));
+        self.memory().agents.insert(agent, (head, offers.clone()));
+        Ok(offers)
     }
 
     /// Terms of a developer offer, from the event that made it known to the chain.
     pub async fn developer_offer(&self, hash: OfferHash) -> Result<Option<DeveloperOffer>, ChainError> {
-        let events = self.opening(Market::DeveloperOfferOpened::SIGNATURE_HASH, hash).await?;
+        let events = self.opening(Market::DeveloperOfferOpened::SIGNATURE_HASH, hash.0).await?;
         Ok(events.into_iter().find_map(|placed| match placed.event {
             MarketEvent::DeveloperOfferOpened { offer, .. } => Some(*offer),
             _ => None,
@@ -182,17 +216,47 @@ impl MarketReader {
 
     /// Terms of a provider offer, from the event that made it known to the chain.
     pub async fn provider_offer(&self, hash: OfferHash) -> Result<Option<ProviderOffer>, ChainError> {
-        let events = self.opening(Market::ProviderOfferOpened::SIGNATURE_HASH, hash).await?;
+        let events = self.opening(Market::ProviderOfferOpened::SIGNATURE_HASH, hash.0).await?;
         Ok(events.into_iter().find_map(|placed| match placed.event {
             MarketEvent::ProviderOfferOpened { offer, .. } => Some(*offer),
             _ => None,
         }))
     }
 
-    /// A deal as of the latest block; `None` for one that never was.
+    /// A deal as of the latest block; `None` for one that never was. What it was made of is looked up in the events and
+    /// remembered once it lies deep enough.
     pub async fn deal(&self, id: DealId) -> Result<Option<Deal>, ChainError> {
-        let view = self.view(&Market::dealCall { dealId: outward::word(id.0) }).await?;
-        inward::deal(id, &view).map_err(ChainError::inward("deal"))
+        let head = self.rpc.head().await?.number;
+        let Some((reference, start)) = self.opening_of_deal(id, head).await? else { return Ok(None) };
+        let view = self.view(&Market::dealCall { r#ref: outward::deal_ref(&reference) }).await?;
+        inward::deal(start, &view).map_err(ChainError::inward("deal"))
+    }
+
+    async fn opening_of_deal(&self, id: DealId, head: u64) -> Result<Option<(DealRef, Epoch)>, ChainError> {
+        if let Some(known) = self.memory().deals.get(&id) {
+            return Ok(Some(*known));
+        }
+        let events = self.opening(Market::DealOpened::SIGNATURE_HASH, id.0).await?;
+        let opened = events.into_iter().find_map(|placed| match placed.event {
+            MarketEvent::DealOpened(opened) => Some((placed.block_number, opened)),
+            _ => None,
+        });
+        let Some((block, opened)) = opened else { return Ok(None) };
+        let Some(supply) = self.provider_offer(opened.provider_offer).await? else { return Ok(None) };
+        let reference = DealRef {
+            developer_offer: opened.developer_offer,
+            provider: supply.provider,
+            provider_offer: opened.provider_offer,
+        };
+        if head.saturating_sub(block) >= REORG_MARGIN {
+            self.memory().deals.insert(id, (reference, opened.start_epoch));
+        }
+        Ok(Some((reference, opened.start_epoch)))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Nothing panics while it is held, and all it holds can be looked up again.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `account` has in the market that is neither locked nor bonded.
@@ -221,23 +285,23 @@ impl MarketReader {
 
     /// Offers of `owner` with a smaller nonce are void.
     pub async fn nonce_floor(&self, owner: Address) -> Result<u64, ChainError> {
-        self.view(&Market::nonceFloorCall { owner: outward::address(owner) }).await
+        Ok(self.view(&Market::accountCall { owner: outward::address(owner) }).await?.nonceFloor)
     }
 
     /// What deals hold of a provider offer.
-    pub async fn used_capacity(&self, provider_offer: OfferHash) -> Result<Resources, ChainError> {
-        let call = Market::usedCapacityCall { providerOffer: outward::word(provider_offer.0) };
-        let used = self.view(&call).await?;
-        let part = |field, value| inward::small(field, value).map_err(ChainError::inward("usedCapacity"));
-        Ok(Resources { milli_cpu: part("milliCpu", used.milliCpu)?, memory_mib: part("memoryMib", used.memoryMib)? })
+    pub async fn used_capacity(&self, provider: Address, offer: OfferHash) -> Result<Resources, ChainError> {
+        let call =
+            Market::providerOfferCall { provider: outward::address(provider), offerHash: outward::word(offer.0) };
+        let shown = self.view(&call).await?;
+        Ok(Resources { milli_cpu: shown.usedMilliCpu, memory_mib: shown.usedMemoryMib })
     }
 
     /// What the contract would refuse this fill for now, signatures and the least number of replicas apart;
     /// [`Reason::None`] if nothing.
     pub async fn check_fill(&self, developer: &DeveloperOffer, provider: &ProviderOffer) -> Result<Reason, ChainError> {
         let call = Market::checkFillCall {
-            developerOffer: outward::developer_offer(developer),
-            providerOffer: outward::provider_offer(provider),
+            wanted: outward::developer_offer(developer),
+            offered: outward::provider_offer(provider),
         };
         inward::reason(self.view(&call).await?).map_err(ChainError::inward("checkFill"))
     }
@@ -281,8 +345,8 @@ impl MarketReader {
         self.rpc.block(number).await?.ok_or(ChainError::BlockGone { number })
     }
 
-    async fn opening(&self, event: B256, hash: OfferHash) -> Result<Vec<PlacedEvent>, ChainError> {
-        let filter = self.filter().event_signature(event).topic1(outward::word(hash.0));
+    async fn opening(&self, event: B256, id: [u8; 32]) -> Result<Vec<PlacedEvent>, ChainError> {
+        let filter = self.filter().event_signature(event).topic1(outward::word(id));
         self.events_until_head(&filter, self.terms.deployed_at_block).await
     }
 

@@ -55,6 +55,8 @@ pub struct TxSender {
 pub(crate) struct Draft<'a> {
     pub(crate) to: Option<Address>,
     pub(crate) data: &'a [u8],
+    /// Wei that go with it.
+    pub(crate) value: U256,
     pub(crate) label: &'a str,
 }
 
@@ -165,9 +167,15 @@ impl TxSender {
         raw.readable(self.chain_id)
     }
 
+    /// Sends native tokens.
+    pub(crate) async fn send_value(&self, label: &str, to: Address, wei: u128) -> Result<TxReceipt, ChainError> {
+        let draft = Draft { to: Some(to), data: &[], value: U256::from(wei), label };
+        self.send_draft(&draft).await?.readable(self.chain_id)
+    }
+
     /// Makes a contract; its address and the receipt.
     pub(crate) async fn create(&self, label: &str, code: &[u8]) -> Result<(Address, TxReceipt), ChainError> {
-        let raw = self.send_draft(&Draft { to: None, data: code, label }).await?;
+        let raw = self.send_draft(&Draft { to: None, data: code, value: U256::ZERO, label }).await?;
         let made = raw.contract_address.map(inward::address);
         let address = made.ok_or_else(|| ChainError::invalid_answer("eth_getTransactionReceipt", "no contract"))?;
         Ok((address, raw.readable(self.chain_id)?))
@@ -181,7 +189,7 @@ impl TxSender {
     pub async fn why_reverted(&self, tx: &PreparedTx, receipt: &TxReceipt) -> Result<String, ChainError> {
         let envelope = tx.envelope()?;
         let to = envelope.to().map(inward::address);
-        let draft = Draft { to, data: envelope.input(), label: &tx.label };
+        let draft = Draft { to, data: envelope.input(), value: envelope.value(), label: &tx.label };
         let block = BlockId::number(receipt.block);
         match self.rpc.request::<_, Bytes>("eth_call", (self.request(&draft), block)).await {
             Err(ChainError::Reverted { reason, .. }) => Ok(reason),
@@ -227,7 +235,7 @@ impl TxSender {
             max_fee_per_gas: fees.most,
             max_priority_fee_per_gas: fees.tip,
             to: draft.to.map_or(TxKind::Create, |to| TxKind::Call(outward::address(to))),
-            value: U256::ZERO,
+            value: draft.value,
             access_list: Default::default(),
             input: Bytes::copy_from_slice(draft.data),
         };
@@ -289,6 +297,7 @@ impl TxSender {
             from: Some(outward::address(self.address())),
             to: Some(draft.to.map_or(TxKind::Create, |to| TxKind::Call(outward::address(to)))),
             input: TransactionInput::new(Bytes::copy_from_slice(draft.data)),
+            value: Some(draft.value),
             ..Default::default()
         }
     }
@@ -313,7 +322,7 @@ impl TxSender {
 
 impl<'a> From<&'a Call> for Draft<'a> {
     fn from(call: &'a Call) -> Self {
-        Self { to: Some(call.to), data: &call.data, label: call.label }
+        Self { to: Some(call.to), data: &call.data, value: U256::ZERO, label: call.label }
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct DealLine {
 /// Folds all of the market's events up to the head.
 pub(crate) async fn replay(reader: &MarketReader) -> anyhow::Result<MarketState> {
     let head = reader.rpc().head().await?;
-    let mut state = MarketState::default();
+    let mut state = MarketState::new(reader.terms());
     for block in reader.blocks(reader.terms().deployed_at_block, head.number).await? {
         state.apply_block(&block).context("the chain's events contradict each other")?;
     }

@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     epoch::Epoch,
+    event::DealOpened,
     ids::{Address, DealId, OfferHash},
-    money::Atoms,
+    money::{Atoms, MoneyError},
+    offer::{DeveloperOffer, ProviderOffer},
+    resources::Resources,
 };
 
 /// Life of a deal. It only moves forward; numbers are those of the contract.
@@ -34,6 +37,30 @@ pub enum EndCause {
     ProviderEvicted,
     /// Nobody funded it within the grace period.
     Unfunded,
+    /// The agent signed two different receipts of one number.
+    ProviderSlashed,
+}
+
+/// Names a deal together with what it was made of, as calls of the contract do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DealRef {
+    /// The demand it serves.
+    pub developer_offer: OfferHash,
+    /// Who hosts.
+    pub provider: Address,
+    /// The supply it uses.
+    pub provider_offer: OfferHash,
+}
+
+/// What epochs before the last change of a deal's terms cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OldPrice {
+    /// First epoch at the new price.
+    pub until: Epoch,
+    /// Price of an epoch before that.
+    pub per_epoch: Atoms,
 }
 
 /// A deal as the contract or a projection of it knows it.
@@ -52,8 +79,14 @@ pub struct Deal {
     pub provider: Address,
     /// Whose attestations count.
     pub agent: Address,
-    /// The provider's ask for this replica.
+    /// CPU and memory of the replica.
+    pub size: Resources,
+    /// Price of an epoch: the provider's ask for this replica, or what both sides agreed on later.
     pub price_per_epoch: Atoms,
+    /// What earlier epochs cost, when the terms were ever changed.
+    pub old_price: Option<OldPrice>,
+    /// How often the terms were changed.
+    pub changes: u32,
     /// First billed epoch.
     pub start_epoch: Epoch,
     /// First epoch that is no longer billed.
@@ -75,6 +108,63 @@ pub struct Deal {
 }
 
 impl Deal {
+    /// The deal that this event opens, under these offers. The bond is `bond_epochs`, a constant of the market, times the
+    /// price.
+    ///
+    /// # Errors
+    /// [`MoneyError::TooLarge`] for a bond that money can't be, which the contract never makes.
+    pub fn opened(
+        opened: &DealOpened,
+        demand: &DeveloperOffer,
+        supply: &ProviderOffer,
+        bond_epochs: u32,
+    ) -> Result<Self, MoneyError> {
+        let mut deal = Self {
+            id: opened.deal_id,
+            developer_offer: opened.developer_offer,
+            provider_offer: opened.provider_offer,
+            developer: demand.developer,
+            provider: supply.provider,
+            agent: supply.agent,
+            size: demand.size,
+            price_per_epoch: opened.price_per_epoch,
+            old_price: None,
+            changes: 0,
+            start_epoch: opened.start_epoch,
+            end_epoch: opened.end_epoch,
+            settled_until: opened.start_epoch,
+            paid_until: opened.start_epoch,
+            locked: opened.locked,
+            bond: opened.price_per_epoch.checked_mul(u64::from(bond_epochs))?,
+            unfunded_since: None,
+            state: DealState::Active,
+            cause: None,
+        };
+        deal.paid_until = deal.covered_until();
+        Ok(deal)
+    }
+
+    /// What calls of the contract name it by.
+    pub const fn reference(&self) -> DealRef {
+        DealRef { developer_offer: self.developer_offer, provider: self.provider, provider_offer: self.provider_offer }
+    }
+
+    /// First epoch that the lock does not pay, not beyond the end; as `Deals._reach` of the contract computes it.
+    pub fn covered_until(&self) -> Epoch {
+        let mut from = self.settled_until;
+        let mut locked = self.locked.get();
+        if let Some(old) = self.old_price.filter(|old| from < old.until) {
+            let price = old.per_epoch.get();
+            let cost = u128::from(old.until.since(from)).saturating_mul(u128::from(price));
+            if u128::from(locked) < cost {
+                return from.plus(epochs_for(locked, price)).min(self.end_epoch);
+            }
+            locked = locked.saturating_sub(u64::try_from(cost).unwrap_or(u64::MAX));
+            from = old.until;
+        }
+        from.plus(epochs_for(locked, self.price_per_epoch.get())).min(self.end_epoch)
+    }
+
     /// Whether the worker shall run during `epoch`. It also runs before the first billed epoch, to be ready at the
     /// boundary.
     pub fn is_served_in(&self, epoch: Epoch) -> bool {
@@ -87,4 +177,9 @@ impl Deal {
     pub fn is_billed_in(&self, epoch: Epoch) -> bool {
         self.start_epoch <= epoch && self.is_served_in(epoch)
     }
+}
+
+/// Epochs that `atoms` pay for at this price; as many as there are when they cost nothing.
+fn epochs_for(atoms: u64, price: u64) -> u32 {
+    atoms.checked_div(price).map_or(u32::MAX, |epochs| u32::try_from(epochs).unwrap_or(u32::MAX))
 }

@@ -1,4 +1,4 @@
-//! What the contract says has happened, without the encoding: one variant for each event of `IMarket`.
+//! What the contract says has happened, without the encoding: one variant for each event of `IMarketEvents`.
 //! Enough to rebuild all of the market's state.
 
 use serde::{Deserialize, Serialize};
@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     deal::EndCause,
     epoch::Epoch,
-    ids::{Address, BlockHash, DealId, OfferHash, ReceiptRoot, TxHash},
+    ids::{Address, BlockHash, DealId, Digest, OfferHash, ReceiptRoot, TxHash},
     money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
+    resources::Resources,
 };
 
 /// Why a match, a fill or a claim was passed over; numbers and names are the contract's `Reason`.
@@ -44,11 +45,12 @@ pub enum Reason {
     BondTooLow,
     DealUnknown,
     DealAlreadyEnded,
+    ProviderOfferMismatch,
 }
 
 impl Reason {
     /// All reasons; the place is the contract's number.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::None,
         Self::DeveloperOfferMalformed,
         Self::DeveloperSignatureInvalid,
@@ -77,13 +79,14 @@ impl Reason {
         Self::BondTooLow,
         Self::DealUnknown,
         Self::DealAlreadyEnded,
+        Self::ProviderOfferMismatch,
     ];
 }
 
-/// One event of the market. Field meanings are those of `IMarket`.
+/// One event of the market. Field meanings are those of `IMarketEvents`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
-#[expect(missing_docs, reason = "documented where they are emitted: contracts/src/interfaces/IMarket.sol")]
+#[expect(missing_docs, reason = "documented where they are emitted: contracts/src/interfaces/IMarketEvents.sol")]
 pub enum MarketEvent {
     Deposited {
         account: Address,
@@ -111,7 +114,19 @@ pub enum MarketEvent {
         owner: Address,
         floor: u64,
     },
+    ArtifactUpdated {
+        developer_offer: OfferHash,
+        version: u32,
+        artifact: Digest,
+        manifest: Digest,
+        artifact_url: String,
+    },
     DealOpened(Box<DealOpened>),
+    MatcherPaid {
+        developer_offer: OfferHash,
+        matcher: Address,
+        amount: Atoms,
+    },
     MatchSkipped {
         developer_offer: OfferHash,
         reason: Reason,
@@ -132,16 +147,28 @@ pub enum MarketEvent {
     },
     DealSettled {
         deal_id: DealId,
-        payout: Address,
-        epochs_paid: u32,
         paid: Atoms,
         topped_up: Atoms,
         settled_until: Epoch,
-        paid_until: Epoch,
     },
     DealUnfunded {
         deal_id: DealId,
         since: Epoch,
+    },
+    DealChanged {
+        deal_id: DealId,
+        sequence: u32,
+        from: Epoch,
+        end_epoch: Epoch,
+        price_per_epoch: Atoms,
+        size: Resources,
+        bond: Atoms,
+        paid_until: Epoch,
+    },
+    DealRefunded {
+        deal_id: DealId,
+        refunded: Atoms,
+        paid_until: Epoch,
     },
     DealEnding {
         deal_id: DealId,
@@ -171,19 +198,15 @@ pub enum MarketEvent {
 /// A replica has a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "documented where it is emitted: contracts/src/interfaces/IMarket.sol")]
+#[expect(missing_docs, reason = "documented where it is emitted: contracts/src/interfaces/IMarketEvents.sol")]
 pub struct DealOpened {
     pub deal_id: DealId,
     pub developer_offer: OfferHash,
     pub provider_offer: OfferHash,
-    pub agent: Address,
-    pub developer: Address,
-    pub provider: Address,
     pub price_per_epoch: Atoms,
     pub start_epoch: Epoch,
     pub end_epoch: Epoch,
     pub locked: Atoms,
-    pub bond: Atoms,
 }
 
 /// A block as far as the market cares.

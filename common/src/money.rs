@@ -41,6 +41,8 @@ impl Atoms {
     pub const ZERO: Self = Self(0);
     /// The largest amount that can be represented.
     pub const MAX: Self = Self(i64::MAX as u64);
+    /// The largest price of one replica for one epoch: a deal's word in the contract has 48 bits for it.
+    pub const MAX_PRICE: Self = Self((1 << 48) - 1);
 
     /// An amount of `atoms`.
     pub const fn new(atoms: u64) -> Result<Self, MoneyError> {

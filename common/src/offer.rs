@@ -21,6 +21,13 @@ pub const MAX_LISTED_PROVIDERS: usize = 32;
 /// Longest artifact URL and endpoint, in bytes.
 pub const MAX_URL_BYTES: usize = 512;
 
+/// A provider offer's milli-CPU and MiB stay below this.
+pub const CAPACITY_LIMIT: u32 = 1 << 30;
+/// A replica's milli-CPU and MiB stay below this.
+pub const SIZE_LIMIT: u32 = 1 << 20;
+/// Most epochs that an offer may lock ahead.
+pub const MAX_PREPAID_EPOCHS: u32 = 65_535;
+
 /// What a provider sells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -83,6 +90,9 @@ pub struct DeveloperOffer {
     /// Only this account may match the offer; zero for anyone.
     #[serde(default)]
     pub matcher: Address,
+    /// Paid for each replica placed, to the account that sends the match.
+    #[serde(default)]
+    pub matcher_fee: Atoms,
     /// Providers that may host; empty for any.
     #[serde(default)]
     pub allow: Vec<Address>,
@@ -136,6 +146,11 @@ fn require(holds: bool, field: &'static str, limit: impl ToString, value: impl T
     Err(InvalidOffer::OutOfRange { field, limit: limit.to_string(), value: value.to_string() })
 }
 
+/// An amount of CPU or memory: something, below its limit.
+fn within(value: u32, limit: u32, field: &'static str) -> Result<(), InvalidOffer> {
+    require((1..limit).contains(&value), field, format!("1 to {}", limit.saturating_sub(1)), value)
+}
+
 fn at_most(value: usize, limit: usize, field: &'static str, unit: &'static str) -> Result<(), InvalidOffer> {
     if value <= limit { Ok(()) } else { Err(InvalidOffer::TooLong { field, limit, unit, value }) }
 }
@@ -152,8 +167,8 @@ impl ProviderOffer {
         require(!self.agent.is_zero(), "agent", "a non-zero account", self.agent)?;
         require(!self.payout.is_zero(), "payout", "a non-zero account", self.payout)?;
         require(self.region.names_country(), "region", "at least continent and country", self.region)?;
-        require(self.capacity.milli_cpu > 0, "capacity.milliCpu", "at least 1", self.capacity.milli_cpu)?;
-        require(self.capacity.memory_mib > 0, "capacity.memoryMib", "at least 1", self.capacity.memory_mib)?;
+        within(self.capacity.milli_cpu, CAPACITY_LIMIT, "capacity.milliCpu")?;
+        within(self.capacity.memory_mib, CAPACITY_LIMIT, "capacity.memoryMib")?;
         at_most(self.endpoint.len(), MAX_URL_BYTES, "endpoint", "bytes")
     }
 }
@@ -163,8 +178,10 @@ impl DeveloperOffer {
     pub fn validate(&self, min_prepaid_epochs: u32) -> Result<(), InvalidOffer> {
         require(!self.developer.is_zero(), "developer", "a non-zero account", self.developer)?;
         require(!self.artifact.is_zero(), "artifact", "a SHA-256 digest", self.artifact)?;
-        require(self.size.milli_cpu > 0, "size.milliCpu", "at least 1", self.size.milli_cpu)?;
-        require(self.size.memory_mib > 0, "size.memoryMib", "at least 1", self.size.memory_mib)?;
+        within(self.size.milli_cpu, SIZE_LIMIT, "size.milliCpu")?;
+        within(self.size.memory_mib, SIZE_LIMIT, "size.memoryMib")?;
+        let (price, most) = (self.max_price_per_epoch, Atoms::MAX_PRICE);
+        require(price <= most, "maxPricePerEpoch", format!("at most {} atoms", most.get()), price.get())?;
         require(
             (1..=MAX_REPLICAS).contains(&self.replicas),
             "replicas",
@@ -175,7 +192,9 @@ impl DeveloperOffer {
         require(min_is_valid, "minReplicas", format!("1 to replicas ({})", self.replicas), self.min_replicas)?;
         require(self.epochs > 0, "epochs", "at least 1", self.epochs)?;
         let least = min_prepaid_epochs.min(self.epochs);
-        require(self.prepaid_epochs >= least, "prepaidEpochs", format!("at least {least}"), self.prepaid_epochs)?;
+        let prepaid_is_valid = (least..=MAX_PREPAID_EPOCHS).contains(&self.prepaid_epochs);
+        let limit = format!("{least} to {MAX_PREPAID_EPOCHS}");
+        require(prepaid_is_valid, "prepaidEpochs", limit, self.prepaid_epochs)?;
         at_most(self.regions.len(), MAX_REGIONS, "regions", "entries")?;
         at_most(self.allow.len(), MAX_LISTED_PROVIDERS, "allow", "entries")?;
         at_most(self.deny.len(), MAX_LISTED_PROVIDERS, "deny", "entries")?;

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    deal::{Deal, DealState},
+    deal::{Deal, DealState, OldPrice},
     epoch::Epoch,
     event::{BlockRef, DealOpened, MarketBlock, MarketEvent, PlacedEvent},
-    ids::{Address, DealId, OfferHash},
+    ids::{Address, DealId, Digest, OfferHash},
+    market::MarketTerms,
     money::{Atoms, MoneyError},
     offer::{DeveloperOffer, ProviderOffer},
     resources::Resources,
@@ -35,6 +37,20 @@ pub struct KnownProviderOffer {
     pub used: Resources,
 }
 
+/// The artifact that a developer offer's replicas run since its last update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactVersion {
+    /// 1 for the first update.
+    pub version: u32,
+    /// SHA-256 digest of the component.
+    pub artifact: Digest,
+    /// SHA-256 digest of the manifest; zero for none.
+    pub manifest: Digest,
+    /// Where the artifact may be fetched.
+    pub artifact_url: String,
+}
+
 /// A developer offer that the chain knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownDeveloperOffer {
@@ -46,6 +62,8 @@ pub struct KnownDeveloperOffer {
     pub live_replicas: u16,
     /// First epoch after the term; fixed by the first match.
     pub end_epoch: Option<Epoch>,
+    /// Its last update, if there was one.
+    pub updated: Option<ArtifactVersion>,
 }
 
 /// A deal with its money since it was opened.
@@ -64,6 +82,8 @@ pub struct KnownDeal {
 /// The market after some block.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MarketState {
+    /// Bond of a deal in epochs of its price: the market's constant.
+    pub bond_epochs: u32,
     /// The last block that was applied.
     pub as_of: Option<BlockRef>,
     /// Free balances; accounts never seen hold nothing.
@@ -120,6 +140,11 @@ impl StateError {
 }
 
 impl MarketState {
+    /// The state of a market before its first event.
+    pub fn new(terms: &MarketTerms) -> Self {
+        Self { bond_epochs: terms.bond_epochs, ..Self::default() }
+    }
+
     /// Applies a block's events in their order.
     pub fn apply_block(&mut self, block: &MarketBlock) -> Result<(), StateError> {
         block.events.iter().try_for_each(|event| self.apply(event))?;
@@ -141,7 +166,8 @@ impl MarketState {
             }
             MarketEvent::DeveloperOfferOpened { offer_hash, offer } => {
                 let offer = offer.as_ref().clone();
-                let known = KnownDeveloperOffer { offer, opened_at: place, live_replicas: 0, end_epoch: None };
+                let known =
+                    KnownDeveloperOffer { offer, opened_at: place, live_replicas: 0, end_epoch: None, updated: None };
                 self.developer_offers.insert(*offer_hash, known);
                 Ok(())
             }
@@ -160,6 +186,17 @@ impl MarketState {
             MarketEvent::Attested { agent, epoch, .. } => {
                 self.attested.entry(*agent).or_default().insert(*epoch);
                 Ok(())
+            }
+            MarketEvent::ArtifactUpdated { developer_offer, version, artifact, manifest, artifact_url } => {
+                let (artifact, manifest, artifact_url) = (*artifact, *manifest, artifact_url.clone());
+                let updated = ArtifactVersion { version: *version, artifact, manifest, artifact_url };
+                self.known_demand(*developer_offer)?.updated = Some(updated);
+                Ok(())
+            }
+            MarketEvent::MatcherPaid { developer_offer, matcher, amount } => {
+                let developer = self.known_demand(*developer_offer)?.offer.developer;
+                self.debit(developer, *amount)?;
+                self.credit(*matcher, *amount)
             }
             MarketEvent::MatchSkipped { .. } | MarketEvent::FillSkipped { .. } | MarketEvent::ClaimSkipped { .. } => {
                 Ok(())
@@ -180,20 +217,31 @@ impl MarketState {
                 known.deal.unfunded_since = None;
                 Ok(())
             }
-            MarketEvent::DealSettled { deal_id, payout, paid, topped_up, settled_until, paid_until, .. } => {
+            MarketEvent::DealSettled { deal_id, paid, topped_up, settled_until } => {
                 let known = self.known_deal(*deal_id)?;
                 known.fund(*topped_up)?;
                 known.pay(*paid)?;
                 known.deal.settled_until = *settled_until;
-                known.deal.paid_until = *paid_until;
+                known.deal.paid_until = known.deal.covered_until();
                 known.deal.unfunded_since = None;
-                let developer = known.deal.developer;
+                let (developer, supply) = (known.deal.developer, known.deal.provider_offer);
+                let payout = self.known_supply(supply)?.offer.payout;
                 self.debit(developer, *topped_up)?;
-                self.credit(*payout, *paid)
+                self.credit(payout, *paid)
             }
             MarketEvent::DealUnfunded { deal_id, since } => {
-                self.known_deal(*deal_id)?.deal.unfunded_since = Some(*since);
+                let known = self.known_deal(*deal_id)?;
+                known.deal.unfunded_since = Some(*since);
+                known.deal.paid_until = (*since).min(known.deal.end_epoch);
                 Ok(())
+            }
+            MarketEvent::DealChanged { .. } => self.change_deal(event),
+            MarketEvent::DealRefunded { deal_id, refunded, paid_until } => {
+                let known = self.known_deal(*deal_id)?;
+                known.refund(*refunded)?;
+                known.deal.paid_until = *paid_until;
+                let developer = known.deal.developer;
+                self.credit(developer, *refunded)
             }
             MarketEvent::DealEnding { deal_id, cause, end_epoch, refunded } => {
                 let known = self.known_deal(*deal_id)?;
@@ -225,16 +273,47 @@ impl MarketState {
         if self.deals.contains_key(&opened.deal_id) {
             return Err(StateError::DealReopened(opened.deal_id));
         }
-        self.debit(opened.developer, opened.locked)?;
-        self.debit(opened.provider, opened.bond)?;
+        let bond_epochs = self.bond_epochs;
+        let supply = self.known_supply(opened.provider_offer)?.offer.clone();
         let demand = self.known_demand(opened.developer_offer)?;
+        let deal =
+            Deal::opened(opened, &demand.offer, &supply, bond_epochs).map_err(StateError::money(opened.deal_id))?;
         demand.live_replicas = demand.live_replicas.saturating_add(1);
         demand.end_epoch = Some(opened.end_epoch);
-        let size = demand.offer.size;
-        let supply = self.known_supply(opened.provider_offer)?;
-        supply.used.milli_cpu = supply.used.milli_cpu.saturating_add(size.milli_cpu);
-        supply.used.memory_mib = supply.used.memory_mib.saturating_add(size.memory_mib);
-        self.deals.insert(opened.deal_id, KnownDeal::opened(opened));
+        self.debit(deal.developer, opened.locked)?;
+        self.debit(deal.provider, deal.bond)?;
+        self.resize(deal.provider_offer, Resources::default(), deal.size)?;
+        let known = KnownDeal { deal, funded: opened.locked, paid: Atoms::ZERO, refunded: Atoms::ZERO };
+        self.deals.insert(opened.deal_id, known);
+        Ok(())
+    }
+
+    fn change_deal(&mut self, event: &MarketEvent) -> Result<(), StateError> {
+        let MarketEvent::DealChanged { deal_id, sequence, from, end_epoch, price_per_epoch, size, bond, paid_until } =
+            event
+        else {
+            return Ok(());
+        };
+        let deal = &mut self.known_deal(*deal_id)?.deal;
+        let before = deal.clone();
+        deal.old_price = Some(OldPrice { until: *from, per_epoch: deal.price_per_epoch });
+        deal.changes = *sequence;
+        deal.end_epoch = *end_epoch;
+        deal.price_per_epoch = *price_per_epoch;
+        deal.size = *size;
+        deal.bond = *bond;
+        deal.paid_until = *paid_until;
+        self.resize(before.provider_offer, before.size, *size)?;
+        self.credit(before.provider, before.bond)?;
+        self.debit(before.provider, *bond)
+    }
+
+    /// Capacity of a provider offer that was held as `before` is now held as `after`.
+    fn resize(&mut self, hash: OfferHash, before: Resources, after: Resources) -> Result<(), StateError> {
+        let used = &mut self.known_supply(hash)?.used;
+        let rest = used.saturating_sub(before);
+        used.milli_cpu = rest.milli_cpu.saturating_add(after.milli_cpu);
+        used.memory_mib = rest.memory_mib.saturating_add(after.memory_mib);
         Ok(())
     }
 
@@ -242,10 +321,7 @@ impl MarketState {
     fn release(&mut self, deal: &Deal) -> Result<(), StateError> {
         let demand = self.known_demand(deal.developer_offer)?;
         demand.live_replicas = demand.live_replicas.saturating_sub(1);
-        let size = demand.offer.size;
-        let supply = self.known_supply(deal.provider_offer)?;
-        supply.used = supply.used.saturating_sub(size);
-        Ok(())
+        self.resize(deal.provider_offer, deal.size, Resources::default())
     }
 
     fn known_deal(&mut self, id: DealId) -> Result<&mut KnownDeal, StateError> {
@@ -285,30 +361,6 @@ impl MarketState {
 }
 
 impl KnownDeal {
-    fn opened(opened: &DealOpened) -> Self {
-        let epochs_covered = opened.locked.get().checked_div(opened.price_per_epoch.get()).unwrap_or(u64::MAX);
-        let covered = opened.start_epoch.plus(u32::try_from(epochs_covered).unwrap_or(u32::MAX));
-        let deal = Deal {
-            id: opened.deal_id,
-            developer_offer: opened.developer_offer,
-            provider_offer: opened.provider_offer,
-            developer: opened.developer,
-            provider: opened.provider,
-            agent: opened.agent,
-            price_per_epoch: opened.price_per_epoch,
-            start_epoch: opened.start_epoch,
-            end_epoch: opened.end_epoch,
-            settled_until: opened.start_epoch,
-            paid_until: covered.min(opened.end_epoch),
-            locked: opened.locked,
-            bond: opened.bond,
-            unfunded_since: None,
-            state: DealState::Active,
-            cause: None,
-        };
-        Self { deal, funded: opened.locked, paid: Atoms::ZERO, refunded: Atoms::ZERO }
-    }
-
     fn fund(&mut self, amount: Atoms) -> Result<(), StateError> {
         self.deal.locked = self.deal.locked.checked_add(amount).map_err(StateError::money(self.deal.id))?;
         self.funded = self.funded.checked_add(amount).map_err(StateError::money(self.deal.id))?;

@@ -6,8 +6,11 @@
     reason = "generated; documented in contracts/src/interfaces/IMarket.sol"
 )]
 
-/// The Market's artifact: ABI and bytecode.
+/// The Market's artifact: ABI, its extension's functions included, and bytecode.
 pub const MARKET_JSON: &str = include_str!("../abi/Market.json");
+
+/// The artifact of the market's other part: ABI and bytecode.
+pub const MARKET_EXTENSION_JSON: &str = include_str!("../abi/MarketExtension.json");
 
 /// The test token's artifact: ABI and bytecode.
 pub const TEST_USDC_JSON: &str = include_str!("../abi/TestUsdc.json");
@@ -16,6 +19,12 @@ alloy::sol! {
     #[sol(all_derives)]
     Market,
     "abi/Market.json"
+}
+
+alloy::sol! {
+    #[sol(all_derives)]
+    MarketExtension,
+    "abi/MarketExtension.json"
 }
 
 alloy::sol! {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {Epoch} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -10,7 +11,7 @@ contract AttestTest is Base {
 
     function expectNotAttestable(uint32 epoch) internal {
         vm.expectRevert(
-            abi.encodeWithSelector(IMarket.EpochNotAttestable.selector, Epoch.wrap(epoch), market.currentEpoch())
+            abi.encodeWithSelector(IMarketEvents.EpochNotAttestable.selector, Epoch.wrap(epoch), market.currentEpoch())
         );
         attestRoot(epoch, 0);
     }
@@ -24,14 +25,14 @@ contract AttestTest is Base {
         nextEpochs(3);
         bytes32 first = keccak256(abi.encode(bytes32(0), uint32(1), bytes32("one")));
         vm.expectEmit(address(market));
-        emit IMarket.Attested(agent, Epoch.wrap(1), "one", first);
+        emit IMarketEvents.Attested(agent, Epoch.wrap(1), "one", first);
         attestRoot(1, "one");
-        assertEq(market.receiptsHash(agent), first);
+        assertEq(market.account(agent).receiptsHash, first);
         bytes32 second = keccak256(abi.encode(first, uint32(2), bytes32("two")));
         vm.expectEmit(address(market));
-        emit IMarket.Attested(agent, Epoch.wrap(2), "two", second);
+        emit IMarketEvents.Attested(agent, Epoch.wrap(2), "two", second);
         attestRoot(2, "two");
-        assertEq(market.receiptsHash(agent), second);
+        assertEq(market.account(agent).receiptsHash, second);
         assertTrue(market.isAttested(agent, Epoch.wrap(1)));
         assertFalse(market.isAttested(agent, Epoch.wrap(0)));
         assertFalse(market.isAttested(stranger, Epoch.wrap(1)));
@@ -57,7 +58,7 @@ contract AttestTest is Base {
     function test_OncePerEpoch() public {
         nextEpochs(1);
         attestRoot(0, "one");
-        vm.expectRevert(abi.encodeWithSelector(IMarket.AlreadyAttested.selector, Epoch.wrap(0)));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.AlreadyAttested.selector, Epoch.wrap(0)));
         attestRoot(0, "two");
     }
 

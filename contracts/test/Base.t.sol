@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {Test} from "forge-std/Test.sol";
 import {Market} from "../src/Market.sol";
+import {MarketExtension} from "../src/MarketExtension.sol";
 import {TestUsdc} from "../src/TestUsdc.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {
     DealId,
+    DealRef,
     DealState,
     DealView,
     DeveloperOffer,
+    DeveloperOfferView,
     EndCause,
     Epoch,
+    Fill,
     MarketConfig,
     Match,
     OfferHash,
     ProviderOffer,
+    ProviderOfferView,
     Reason,
     Region
 } from "../src/types/Types.sol";
@@ -42,6 +48,9 @@ abstract contract Base is Test {
     TestUsdc internal token;
     IMarket internal market;
 
+    /// @dev Deals that were signed for, by id.
+    mapping(DealId dealId => DealRef) private _refs;
+
     address internal operator = makeAddr("operator");
     address internal stranger = makeAddr("stranger");
     address internal developer;
@@ -66,6 +75,7 @@ abstract contract Base is Test {
         return MarketConfig({
             token: address(token),
             operator: operator,
+            genesis: uint64(GENESIS),
             epochLength: EPOCH_LENGTH,
             attestationWindow: WINDOW,
             evictAfterMissed: EVICT_AFTER,
@@ -77,7 +87,7 @@ abstract contract Base is Test {
     }
 
     function deployMarket(MarketConfig memory constants) internal virtual returns (IMarket) {
-        return IMarket(address(new Market(constants)));
+        return IMarket(address(new Market(constants, address(new MarketExtension(constants)))));
     }
 
     // --- Actors ---------------------------------------------------------------------------------------------------
@@ -116,7 +126,7 @@ abstract contract Base is Test {
 
     // --- Offers ---------------------------------------------------------------------------------------------------
 
-    function supplyOf(Provider memory provider) internal view returns (ProviderOffer memory) {
+    function supplyOf(Provider memory provider) internal view virtual returns (ProviderOffer memory) {
         return ProviderOffer({
             provider: provider.account,
             agent: provider.agent,
@@ -153,28 +163,28 @@ abstract contract Base is Test {
 
     function sign(uint256 key, OfferHash offerHash) internal pure returns (bytes memory) {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, OfferHash.unwrap(offerHash));
-        return abi.encodePacked(r, s, v);
+        // The short form (ERC-2098); the long one is good as well.
+        return abi.encodePacked(r, uint256(s) | (uint256(v - 27) << 255));
     }
 
     // --- Matching -------------------------------------------------------------------------------------------------
 
     function signedMatch(DeveloperOffer memory demand, Provider[] memory providers, ProviderOffer[] memory supplies)
         internal
-        view
         returns (Match memory item)
     {
         item.developerOffer = demand;
         item.developerSignature = sign(developerKey, market.hashDeveloperOffer(demand));
-        item.providerOffers = supplies;
-        item.providerSignatures = new bytes[](supplies.length);
+        item.fills = new Fill[](supplies.length);
         for (uint256 i = 0; i < supplies.length; ++i) {
-            item.providerSignatures[i] = sign(providers[i].key, market.hashProviderOffer(supplies[i]));
+            item.fills[i].offer = supplies[i];
+            item.fills[i].signature = sign(providers[i].key, market.hashProviderOffer(supplies[i]));
+            refTo(demand, supplies[i]);
         }
     }
 
     function signedMatch(DeveloperOffer memory demand, Provider memory provider, ProviderOffer memory supply)
         internal
-        view
         returns (Match memory)
     {
         Provider[] memory providers = new Provider[](1);
@@ -228,8 +238,44 @@ abstract contract Base is Test {
         }
     }
 
+    /// @dev Names the deal that these offers make, and remembers it by its id.
+    function refTo(DeveloperOffer memory demand, ProviderOffer memory supply) internal returns (DealId dealId) {
+        OfferHash demandHash = market.hashDeveloperOffer(demand);
+        dealId = market.dealIdOf(demandHash, supply.provider);
+        _refs[dealId] = DealRef(demandHash, supply.provider, market.hashProviderOffer(supply));
+    }
+
+    function refOf(DealId dealId) internal view returns (DealRef memory) {
+        return _refs[dealId];
+    }
+
+    function refsOf(DealId dealId) internal view returns (DealRef[] memory refs) {
+        refs = new DealRef[](1);
+        refs[0] = _refs[dealId];
+    }
+
+    function usedOf(ProviderOffer memory supply) internal view returns (uint256 milliCpu, uint256 memoryMib) {
+        ProviderOfferView memory shown = market.providerOffer(supply.provider, market.hashProviderOffer(supply));
+        return (shown.usedMilliCpu, shown.usedMemoryMib);
+    }
+
+    function placementOf(OfferHash demandHash) internal view returns (uint16 live, Epoch end) {
+        DeveloperOfferView memory shown = market.developerOffer(demandHash);
+        return (shown.liveReplicas, shown.endEpoch);
+    }
+
     function claim(DealId dealId) internal returns (uint256) {
-        return market.claim(only(dealId));
+        return claim(only(dealId));
+    }
+
+    /// @dev All of one provider offer.
+    function claim(DealId[] memory dealIds) internal returns (uint256) {
+        OfferHash[] memory demands = new OfferHash[](dealIds.length);
+        for (uint256 i = 0; i < dealIds.length; ++i) {
+            demands[i] = _refs[dealIds[i]].developerOffer;
+        }
+        DealRef storage first = _refs[dealIds[0]];
+        return market.claim(first.provider, first.providerOffer, demands);
     }
 
     function only(DealId dealId) internal pure returns (DealId[] memory dealIds) {
@@ -239,16 +285,16 @@ abstract contract Base is Test {
 
     function cancel(DealId dealId) internal {
         vm.prank(developer);
-        market.cancelDeals(only(dealId));
+        market.cancelDeals(refsOf(dealId));
     }
 
     function giveNotice(Provider memory provider, DealId dealId) internal {
         vm.prank(provider.account);
-        market.giveNotice(only(dealId));
+        market.giveNotice(refsOf(dealId));
     }
 
     function deal(DealId dealId) internal view returns (DealView memory) {
-        return market.deal(dealId);
+        return market.deal(_refs[dealId]);
     }
 
     function assertEpoch(Epoch actual, uint256 expected, string memory what) internal pure {
@@ -256,7 +302,7 @@ abstract contract Base is Test {
     }
 
     function assertState(DealId dealId, DealState state, EndCause cause) internal view {
-        DealView memory shown = market.deal(dealId);
+        DealView memory shown = deal(dealId);
         assertEq(uint8(shown.state), uint8(state), "state");
         assertEq(uint8(shown.cause), uint8(cause), "cause");
     }
@@ -269,13 +315,13 @@ abstract contract Base is Test {
 
     function expectFillSkipped(Match memory item, uint256 index, Reason reason) internal {
         vm.expectEmit(address(market));
-        emit IMarket.FillSkipped(
-            market.hashDeveloperOffer(item.developerOffer), market.hashProviderOffer(item.providerOffers[index]), reason
+        emit IMarketEvents.FillSkipped(
+            market.hashDeveloperOffer(item.developerOffer), market.hashProviderOffer(item.fills[index].offer), reason
         );
     }
 
     function expectMatchSkipped(Match memory item, Reason reason) internal {
         vm.expectEmit(address(market));
-        emit IMarket.MatchSkipped(market.hashDeveloperOffer(item.developerOffer), reason);
+        emit IMarketEvents.MatchSkipped(market.hashDeveloperOffer(item.developerOffer), reason);
     }
 }

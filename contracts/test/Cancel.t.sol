@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {Multicallable} from "solady/utils/Multicallable.sol";
+import {IMarketCore} from "../src/interfaces/IMarketCore.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {DealId, DealState, EndCause, Epoch, Match, OfferHash, Reason} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -21,16 +23,16 @@ contract CancelTest is Base {
         serve(provider.agent, 2);
         vm.prank(developer);
         vm.expectEmit(address(market));
-        emit IMarket.DealSettled(dealId, provider.payout, 2, 2 * PRICE, 0, Epoch.wrap(3), Epoch.wrap(4));
+        emit IMarketEvents.DealSettled(dealId, 2 * PRICE, 0, Epoch.wrap(3));
         vm.expectEmit(address(market));
-        emit IMarket.DealEnding(dealId, EndCause.DeveloperCancelled, Epoch.wrap(4), PRICE);
-        market.cancelDeals(only(dealId));
+        emit IMarketEvents.DealEnding(dealId, EndCause.DeveloperCancelled, Epoch.wrap(4), PRICE);
+        market.cancelDeals(refsOf(dealId));
         assertState(dealId, DealState.Ending, EndCause.DeveloperCancelled);
         assertEq(deal(dealId).locked, PRICE, "the running epoch stays covered");
         assertEq(free(developer), START_FREE - 3 * PRICE);
         serve(provider.agent, 2);
         assertEq(claim(dealId), PRICE);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertEq(free(developer), START_FREE - 3 * PRICE);
         assertEq(free(provider.payout), 3 * PRICE);
         assertEq(free(provider.account), START_FREE);
@@ -52,7 +54,7 @@ contract CancelTest is Base {
         assertEq(deal(dealId).locked, 0);
         assertEpoch(deal(dealId).endEpoch, 1, "end");
         nextEpochs(1);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertEq(free(provider.account), START_FREE);
     }
 
@@ -70,19 +72,20 @@ contract CancelTest is Base {
 
     function test_OnlyTheDeveloperCancels() public {
         vm.startPrank(provider.account);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotDeveloper.selector, dealId, provider.account));
-        market.cancelDeals(only(dealId));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotDeveloper.selector, dealId, provider.account));
+        market.cancelDeals(refsOf(dealId));
     }
 
     function test_EndedAndUnknownDealsAreNotOpen() public {
         cancel(dealId);
         nextEpochs(1);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         vm.startPrank(developer);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.DealNotOpen.selector, dealId));
-        market.cancelDeals(only(dealId));
-        vm.expectRevert(abi.encodeWithSelector(IMarket.DealNotOpen.selector, bytes32("unknown")));
-        market.cancelDeals(only(DealId.wrap("unknown")));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.DealNotOpen.selector, dealId));
+        market.cancelDeals(refsOf(dealId));
+        DealId unknown = refTo(demandOf(7), supplyOf(provider));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.DealNotOpen.selector, unknown));
+        market.cancelDeals(refsOf(unknown));
     }
 
     function test_CancelOfAnUnfundedDeal() public {
@@ -94,7 +97,7 @@ contract CancelTest is Base {
         cancel(dealId);
         assertState(dealId, DealState.Ending, EndCause.DeveloperCancelled);
         nextEpochs(1 + WINDOW);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertEq(free(developer), 0);
         assertEq(free(provider.account), START_FREE);
     }
@@ -102,8 +105,8 @@ contract CancelTest is Base {
     function test_OfferAndDealsInOneTransaction() public {
         OfferHash offerHash = market.hashDeveloperOffer(demandOf(1));
         bytes[] memory calls = new bytes[](2);
-        calls[0] = abi.encodeCall(IMarket.cancelOffer, (offerHash));
-        calls[1] = abi.encodeCall(IMarket.cancelDeals, (only(dealId)));
+        calls[0] = abi.encodeCall(IMarketCore.cancelOffer, (offerHash));
+        calls[1] = abi.encodeCall(IMarketCore.cancelDeals, (refsOf(dealId)));
         vm.prank(developer);
         Multicallable(address(market)).multicall(calls);
         assertTrue(market.isCancelled(developer, offerHash));
@@ -122,7 +125,7 @@ contract CancelTest is Base {
         cancel(dealId);
         serve(provider.agent, bound(servedAfter, 0, 3));
         nextEpochs(1 + WINDOW);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         uint256 paid = (servedBefore + (servedAfter == 0 ? 0 : 1)) * uint256(PRICE);
         if (bound(servedAfter, 0, 3) == 0) paid = servedBefore * uint256(PRICE);
         assertEq(free(provider.payout), paid);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {
     DealId,
@@ -35,7 +36,7 @@ contract ClaimTest is Base {
         serve(provider.agent, 3);
         uint256 developerBefore = free(developer);
         vm.expectEmit(address(market));
-        emit IMarket.DealSettled(dealId, provider.payout, 3, 3 * PRICE, 3 * PRICE, Epoch.wrap(4), Epoch.wrap(8));
+        emit IMarketEvents.DealSettled(dealId, 3 * PRICE, 3 * PRICE, Epoch.wrap(4));
         vm.prank(stranger);
         assertEq(claim(dealId), 3 * PRICE);
         assertEq(free(provider.payout), 3 * PRICE);
@@ -116,13 +117,13 @@ contract ClaimTest is Base {
         supply.pricePerGibEpoch = 0;
         drain(developer);
         submit(signedMatch(demandOf(1), provider, supply));
-        DealId dealId = market.dealIdOf(market.hashDeveloperOffer(demandOf(1)), provider.account);
+        DealId dealId = refTo(demandOf(1), supply);
         nextEpochs(1);
         serve(provider.agent, TERM);
         assertEq(claim(dealId), 0);
         assertEpoch(deal(dealId).settledUntil, TERM + 1, "settledUntil");
         assertEpoch(deal(dealId).unfundedSince, 0, "unfundedSince");
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.TermOver);
     }
 
@@ -135,19 +136,20 @@ contract ClaimTest is Base {
         DealId ended = openDeal(demand, provider);
         cancel(ended);
         nextEpochs(1 + WINDOW);
-        market.closeDeal(ended);
+        market.closeDeal(refOf(ended));
         attest(provider.agent, epochNow() - 1);
         nextEpochs(WINDOW);
+        demand.nonce = 2;
         DealId[] memory dealIds = new DealId[](4);
-        dealIds[0] = DealId.wrap("unknown");
+        dealIds[0] = refTo(demand, supplyOf(provider));
         dealIds[1] = ended;
         dealIds[2] = first;
         dealIds[3] = first;
         vm.expectEmit(address(market));
-        emit IMarket.ClaimSkipped(dealIds[0], Reason.DealUnknown);
+        emit IMarketEvents.ClaimSkipped(dealIds[0], Reason.DealUnknown);
         vm.expectEmit(address(market));
-        emit IMarket.ClaimSkipped(ended, Reason.DealAlreadyEnded);
-        assertEq(market.claim(dealIds), PRICE);
+        emit IMarketEvents.ClaimSkipped(ended, Reason.DealAlreadyEnded);
+        assertEq(claim(dealIds), PRICE);
     }
 
     // --- Independence of how often ------------------------------------------------------------------------------------
@@ -174,8 +176,8 @@ contract ClaimTest is Base {
         paidOften += claim(often);
         assertEq(paidOften, attested * PRICE, "often");
         assertEq(claim(once), attested * PRICE, "once");
-        market.closeDeal(often);
-        market.closeDeal(once);
+        market.closeDeal(refOf(often));
+        market.closeDeal(refOf(once));
         uint256 forfeited = deal(often).cause == EndCause.ProviderEvicted ? 2 * BOND : 0;
         assertEq(free(developer), START_FREE - 2 * attested * PRICE + forfeited);
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {DealId, DealState, EndCause, Epoch, Match, OfferHash} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -17,23 +18,23 @@ contract CloseTest is Base {
     }
 
     function expectNotYetOver(uint32 closableFrom) internal {
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotYetOver.selector, dealId, Epoch.wrap(closableFrom)));
-        market.closeDeal(dealId);
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotYetOver.selector, dealId, Epoch.wrap(closableFrom)));
+        market.closeDeal(refOf(dealId));
     }
 
     function test_TermOverReturnsBondAndCapacity() public {
         serve(provider.agent, TERM);
         vm.expectEmit(address(market));
-        emit IMarket.DealEnded(dealId, EndCause.TermOver, 0, provider.account, BOND);
+        emit IMarketEvents.DealEnded(dealId, EndCause.TermOver, 0, provider.account, BOND);
         vm.prank(stranger);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.TermOver);
         assertEq(free(provider.payout), TERM * PRICE);
         assertEq(free(provider.account), START_FREE);
         assertEq(free(developer), START_FREE - TERM * PRICE);
-        (uint64 milliCpu,) = market.usedCapacity(market.hashProviderOffer(supplyOf(provider)));
+        (uint256 milliCpu,) = usedOf(supplyOf(provider));
         assertEq(milliCpu, 0);
-        (uint16 live,) = market.placement(market.hashDeveloperOffer(demandOf(1)));
+        (uint16 live,) = placementOf(market.hashDeveloperOffer(demandOf(1)));
         assertEq(live, 0);
     }
 
@@ -43,7 +44,7 @@ contract CloseTest is Base {
         toEpoch(TERM + WINDOW);
         expectNotYetOver(TERM + 1 + WINDOW);
         nextEpochs(1);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertEq(free(developer), START_FREE - (TERM - 1) * PRICE, "the missed epoch returns");
     }
 
@@ -51,7 +52,7 @@ contract CloseTest is Base {
         serve(provider.agent, TERM - EVICT_AFTER);
         toEpoch(TERM + 1 + WINDOW);
         vm.prank(provider.account);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.ProviderEvicted);
         assertEq(free(provider.account), START_FREE - BOND);
     }
@@ -65,8 +66,8 @@ contract CloseTest is Base {
         expectNotYetOver(5 + GRACE);
         nextEpochs(1);
         vm.expectEmit(address(market));
-        emit IMarket.DealEnded(dealId, EndCause.Unfunded, 0, provider.account, BOND);
-        market.closeDeal(dealId);
+        emit IMarketEvents.DealEnded(dealId, EndCause.Unfunded, 0, provider.account, BOND);
+        market.closeDeal(refOf(dealId));
         assertEq(free(provider.account), START_FREE);
     }
 
@@ -77,8 +78,8 @@ contract CloseTest is Base {
         toEpoch(5 + GRACE);
         fund(stranger, PRICE - 1);
         vm.prank(stranger);
-        market.fundDeal(dealId, PRICE - 1);
-        market.closeDeal(dealId);
+        market.fundDeal(refOf(dealId), PRICE - 1);
+        market.closeDeal(refOf(dealId));
         assertEq(free(developer), PRICE - 1);
     }
 
@@ -102,7 +103,7 @@ contract CloseTest is Base {
         toEpoch(4 + WINDOW);
         attest(provider.agent, 4);
         toEpoch(5 + GRACE);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertEq(free(provider.payout), 4 * PRICE);
     }
 
@@ -111,7 +112,7 @@ contract CloseTest is Base {
         serve(provider.agent, PREPAID);
         claim(dealId);
         toEpoch(5 + GRACE);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         fund(developer, START_FREE);
         Provider memory other = fundedProvider(2);
         assertEq(submit(signedMatch(demandOf(1), other, supplyOf(other))), 1);
@@ -119,10 +120,10 @@ contract CloseTest is Base {
 
     function test_EndedStaysEnded() public {
         serve(provider.agent, TERM);
-        market.closeDeal(dealId);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.DealNotOpen.selector, dealId));
-        market.closeDeal(dealId);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.DealNotOpen.selector, dealId));
-        market.fundDeal(dealId, 1);
+        market.closeDeal(refOf(dealId));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.DealNotOpen.selector, dealId));
+        market.closeDeal(refOf(dealId));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.DealNotOpen.selector, dealId));
+        market.fundDeal(refOf(dealId), 1);
     }
 }

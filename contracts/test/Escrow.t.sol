@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketCore} from "../src/interfaces/IMarketCore.sol";
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {TestUsdc} from "../src/TestUsdc.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {MarketConfig} from "../src/types/Types.sol";
@@ -38,7 +40,7 @@ contract EscrowTest is Base {
         vm.startPrank(alice);
         token.approve(address(market), 70e6);
         vm.expectEmit(address(market));
-        emit IMarket.Deposited(alice, alice, 70e6);
+        emit IMarketEvents.Deposited(alice, alice, 70e6);
         market.deposit(70e6);
         assertEq(free(alice), 70e6);
         assertEq(token.balanceOf(alice), 30e6);
@@ -48,23 +50,23 @@ contract EscrowTest is Base {
         vm.startPrank(alice);
         token.approve(address(market), 70e6);
         vm.expectEmit(address(market));
-        emit IMarket.Deposited(stranger, alice, 70e6);
+        emit IMarketEvents.Deposited(stranger, alice, 70e6);
         market.depositFor(stranger, 70e6);
         assertEq(free(stranger), 70e6);
         assertEq(free(alice), 0);
-        vm.expectRevert(IMarket.ZeroAddress.selector);
+        vm.expectRevert(IMarketEvents.ZeroAddress.selector);
         market.depositFor(address(0), 1);
     }
 
     function test_DepositRefusesNothing() public {
         vm.startPrank(alice);
-        vm.expectRevert(IMarket.ZeroAmount.selector);
+        vm.expectRevert(IMarketEvents.ZeroAmount.selector);
         market.deposit(0);
     }
 
     function test_DepositWithoutAllowanceIsRefused() public {
         vm.startPrank(alice);
-        vm.expectRevert(IMarket.TokenTransferFailed.selector);
+        vm.expectRevert(IMarketEvents.TokenTransferFailed.selector);
         market.deposit(1);
     }
 
@@ -74,11 +76,11 @@ contract EscrowTest is Base {
         silent.mint(alice, type(uint64).max);
         vm.startPrank(alice);
         silent.approve(address(other), type(uint256).max);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.BalanceTooLarge.selector, uint256(1) << 63));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.BalanceTooLarge.selector, uint256(1) << 63));
         other.deposit(1 << 63);
         other.deposit((1 << 63) - 1);
         assertEq(other.freeBalance(alice), (1 << 63) - 1);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.BalanceTooLarge.selector, uint256(1) << 63));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.BalanceTooLarge.selector, uint256(1) << 63));
         other.deposit(1);
     }
 
@@ -104,7 +106,7 @@ contract EscrowTest is Base {
         vm.prank(alice);
         token.approve(address(market), 100e6);
         vm.prank(stranger);
-        vm.expectRevert(IMarket.TokenTransferFailed.selector);
+        vm.expectRevert(IMarketEvents.TokenTransferFailed.selector);
         market.depositWithPermit(alice, 60e6, type(uint256).max, 27, bytes32(0), bytes32(0));
         // The owner may: it is its own allowance.
         vm.prank(alice);
@@ -115,7 +117,7 @@ contract EscrowTest is Base {
     function test_PermitOfAnotherAmountIsRefused() public {
         (uint8 v, bytes32 r, bytes32 s) = permitBy(aliceKey, 60e6);
         vm.prank(stranger);
-        vm.expectRevert(IMarket.TokenTransferFailed.selector);
+        vm.expectRevert(IMarketEvents.TokenTransferFailed.selector);
         market.depositWithPermit(alice, 61e6, type(uint256).max, v, r, s);
     }
 
@@ -138,7 +140,7 @@ contract EscrowTest is Base {
             vm.sign(aliceKey, keccak256(abi.encodePacked(hex"1901", token.DOMAIN_SEPARATOR(), structHash)));
         vm.startPrank(stranger);
         vm.expectEmit(address(market));
-        emit IMarket.Deposited(alice, alice, 50e6);
+        emit IMarketEvents.Deposited(alice, alice, 50e6);
         market.depositWithAuthorization(alice, 50e6, 0, type(uint256).max, nonce, v, r, s);
         assertEq(free(alice), 50e6);
         vm.expectRevert(abi.encodeWithSelector(TestUsdc.AuthorizationAlreadyUsed.selector, nonce));
@@ -150,7 +152,7 @@ contract EscrowTest is Base {
     function test_WithdrawPaysOut() public {
         vm.startPrank(developer);
         vm.expectEmit(address(market));
-        emit IMarket.Withdrawn(developer, stranger, 40e6);
+        emit IMarketEvents.Withdrawn(developer, stranger, 40e6);
         market.withdraw(40e6, stranger);
         assertEq(token.balanceOf(stranger), 40e6);
         assertEq(free(developer), START_FREE - 40e6);
@@ -158,13 +160,13 @@ contract EscrowTest is Base {
 
     function test_WithdrawRefusals() public {
         vm.startPrank(developer);
-        vm.expectRevert(IMarket.ZeroAmount.selector);
+        vm.expectRevert(IMarketEvents.ZeroAmount.selector);
         market.withdraw(0, developer);
-        vm.expectRevert(IMarket.ZeroAddress.selector);
+        vm.expectRevert(IMarketEvents.ZeroAddress.selector);
         market.withdraw(1, address(0));
-        vm.expectRevert(abi.encodeWithSelector(IMarket.InvalidRecipient.selector, address(market)));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.InvalidRecipient.selector, address(market)));
         market.withdraw(1, address(market));
-        vm.expectRevert(abi.encodeWithSelector(IMarket.BalanceTooLow.selector, START_FREE, START_FREE + 1));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.BalanceTooLow.selector, START_FREE, START_FREE + 1));
         market.withdraw(START_FREE + 1, developer);
     }
 
@@ -220,9 +222,9 @@ contract EscrowTest is Base {
         no.approve(address(other), 5e6);
         other.deposit(3e6);
         no.setRefuses(true);
-        vm.expectRevert(IMarket.TokenTransferFailed.selector);
+        vm.expectRevert(IMarketEvents.TokenTransferFailed.selector);
         other.deposit(1e6);
-        vm.expectRevert(IMarket.TokenTransferFailed.selector);
+        vm.expectRevert(IMarketEvents.TokenTransferFailed.selector);
         other.withdraw(1e6, alice);
         assertEq(other.freeBalance(alice), 3e6);
     }
@@ -231,10 +233,10 @@ contract EscrowTest is Base {
         ReentrantToken odd = new ReentrantToken();
         IMarket other = marketOf(address(odd));
         odd.mint(alice, 5e6);
-        odd.arm(other, abi.encodeCall(IMarket.depositFor, (stranger, 1e6)));
+        odd.arm(other, abi.encodeCall(IMarketCore.depositFor, (stranger, 1e6)));
         vm.startPrank(alice);
         odd.approve(address(other), 5e6);
-        vm.expectRevert(IMarket.TokenTransferFailed.selector);
+        vm.expectRevert(IMarketEvents.TokenTransferFailed.selector);
         other.deposit(5e6);
     }
 
@@ -268,7 +270,7 @@ contract EscrowTest is Base {
     }
 
     function expectRefused(MarketConfig memory constants, bytes32 field) internal {
-        vm.expectRevert(abi.encodeWithSelector(IMarket.ConfigInvalid.selector, field));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.ConfigInvalid.selector, field));
         this.deployExternally(constants);
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {DealId, DealState, DeveloperOffer, EndCause, Match, OfferHash, Reason} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -16,8 +17,8 @@ contract EvictTest is Base {
     }
 
     function expectNotEvictable() internal {
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotEvictable.selector, dealId));
-        market.evict(dealId);
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotEvictable.selector, dealId));
+        market.evict(refOf(dealId));
     }
 
     function test_EvictAfterEnoughMissedEpochs() public {
@@ -26,15 +27,15 @@ contract EvictTest is Base {
         nextEpochs(EVICT_AFTER + WINDOW);
         vm.expectEmit(address(market));
         // Settled through epoch 5, so the lock had been renewed through the current one, 10.
-        emit IMarket.DealEnded(dealId, EndCause.ProviderEvicted, 5 * PRICE, developer, BOND);
+        emit IMarketEvents.DealEnded(dealId, EndCause.ProviderEvicted, 5 * PRICE, developer, BOND);
         vm.prank(stranger);
-        market.evict(dealId);
+        market.evict(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.ProviderEvicted);
         assertEq(free(provider.payout), 2 * PRICE, "served epochs are paid first");
         assertEq(free(developer), START_FREE - 2 * PRICE + BOND);
         assertEq(free(provider.account), START_FREE - BOND);
         assertEq(deal(dealId).bond, 0);
-        (uint64 milliCpu, uint64 memoryMib) = market.usedCapacity(market.hashProviderOffer(supplyOf(provider)));
+        (uint256 milliCpu, uint256 memoryMib) = usedOf(supplyOf(provider));
         assertEq(milliCpu, 0);
         assertEq(memoryMib, 0);
     }
@@ -44,7 +45,7 @@ contract EvictTest is Base {
         toEpoch(EVICT_AFTER + WINDOW);
         expectNotEvictable();
         nextEpochs(1);
-        market.evict(dealId);
+        market.evict(refOf(dealId));
     }
 
     function test_EpochsBeforeTheDealAreNotMissed() public {
@@ -62,7 +63,7 @@ contract EvictTest is Base {
         nextEpochs(WINDOW);
         expectNotEvictable();
         nextEpochs(EVICT_AFTER);
-        market.evict(dealId);
+        market.evict(refOf(dealId));
     }
 
     function test_AttestableEpochsAreNotMissed() public {
@@ -81,7 +82,7 @@ contract EvictTest is Base {
         expectNotEvictable();
         claim(dealId);
         expectNotEvictable();
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.Unfunded);
         assertEq(free(provider.account), START_FREE, "bond returned");
     }
@@ -98,7 +99,7 @@ contract EvictTest is Base {
         toEpoch(resumed + EVICT_AFTER + WINDOW - 1);
         expectNotEvictable();
         nextEpochs(1);
-        market.evict(dealId);
+        market.evict(refOf(dealId));
     }
 
     function test_MissesBeforeAGapStillCount() public {
@@ -107,27 +108,27 @@ contract EvictTest is Base {
         claim(dealId);
         // Epochs 1 to 3 are missed for good, so their money covers 4 to 7.
         assertEpoch(deal(dealId).unfundedSince, 8, "unfundedSince");
-        market.evict(dealId);
+        market.evict(refOf(dealId));
         assertEq(free(developer), PREPAID * PRICE + BOND);
     }
 
     function test_ThePlaceReopensAndIsFilledElsewhere() public {
         Provider memory other = fundedProvider(2);
         toEpoch(1 + EVICT_AFTER + WINDOW);
-        market.evict(dealId);
+        market.evict(refOf(dealId));
         OfferHash offerHash = market.hashDeveloperOffer(demandOf(1));
-        (uint16 live,) = market.placement(offerHash);
+        (uint16 live,) = placementOf(offerHash);
         assertEq(live, 0);
         Match memory item = signedMatch(demandOf(1), provider, supplyOf(provider));
-        assertReason(market.checkFill(item.developerOffer, item.providerOffers[0]), Reason.AlreadyHosting);
+        assertReason(market.checkFill(item.developerOffer, item.fills[0].offer), Reason.AlreadyHosting);
         assertEq(submit(signedMatch(demandOf(1), other, supplyOf(other))), 1);
         assertEpoch(deal(market.dealIdOf(offerHash, other.account)).endEpoch, TERM + 1, "end");
     }
 
     function test_OnlyOpenDealsAreEvicted() public {
         toEpoch(1 + EVICT_AFTER + WINDOW);
-        market.evict(dealId);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.DealNotOpen.selector, dealId));
-        market.evict(dealId);
+        market.evict(refOf(dealId));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.DealNotOpen.selector, dealId));
+        market.evict(refOf(dealId));
     }
 }

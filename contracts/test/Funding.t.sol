@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {DealId, DealState, DealView, EndCause, Epoch} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -32,7 +33,7 @@ contract FundingTest is Base {
     function fundBy(address account, uint64 amount) internal {
         fund(account, amount);
         vm.prank(account);
-        market.fundDeal(dealId, amount);
+        market.fundDeal(refOf(dealId), amount);
     }
 
     // --- The end of the money ---------------------------------------------------------------------------------------
@@ -43,9 +44,9 @@ contract FundingTest is Base {
         assertUnfunded(0);
         serve(provider.agent, 1);
         vm.expectEmit(address(market));
-        emit IMarket.DealSettled(dealId, provider.payout, 1, PRICE, 0, Epoch.wrap(5), Epoch.wrap(5));
+        emit IMarketEvents.DealSettled(dealId, PRICE, 0, Epoch.wrap(5));
         vm.expectEmit(address(market));
-        emit IMarket.DealUnfunded(dealId, Epoch.wrap(5));
+        emit IMarketEvents.DealUnfunded(dealId, Epoch.wrap(5));
         assertEq(claim(dealId), PRICE);
         assertUnfunded(5);
         assertEpoch(deal(dealId).paidUntil, 5, "paidUntil");
@@ -118,10 +119,10 @@ contract FundingTest is Base {
         fund(stranger, 3 * PRICE);
         vm.prank(stranger);
         vm.expectEmit(address(market));
-        emit IMarket.DealFunded(dealId, stranger, 3 * PRICE, Epoch.wrap(5));
+        emit IMarketEvents.DealFunded(dealId, stranger, 3 * PRICE, Epoch.wrap(5));
         vm.expectEmit(address(market));
-        emit IMarket.DealSettled(dealId, provider.payout, 0, 0, 0, Epoch.wrap(8), Epoch.wrap(11));
-        market.fundDeal(dealId, 3 * PRICE);
+        emit IMarketEvents.DealSettled(dealId, 0, 0, Epoch.wrap(8));
+        market.fundDeal(refOf(dealId), 3 * PRICE);
         assertUnfunded(0);
         // Epochs 5 and 6 were attested, 7 is the current one: none of them is ever paid.
         serve(provider.agent, 3);
@@ -134,7 +135,7 @@ contract FundingTest is Base {
         nextEpochs(2);
         fund(developer, 10 * PRICE);
         vm.expectEmit(address(market));
-        emit IMarket.DealSettled(dealId, provider.payout, 0, 0, PREPAID * PRICE, Epoch.wrap(8), Epoch.wrap(12));
+        emit IMarketEvents.DealSettled(dealId, 0, PREPAID * PRICE, Epoch.wrap(8));
         assertEq(claim(dealId), 0);
         assertUnfunded(0);
         assertEq(free(developer), 6 * PRICE);
@@ -156,10 +157,10 @@ contract FundingTest is Base {
         fund(stranger, PRICE - 1);
         vm.prank(stranger);
         vm.expectEmit(address(market));
-        emit IMarket.DealFunded(dealId, stranger, PRICE - 1, Epoch.wrap(5));
+        emit IMarketEvents.DealFunded(dealId, stranger, PRICE - 1, Epoch.wrap(5));
         vm.expectEmit(address(market));
-        emit IMarket.DealUnfunded(dealId, Epoch.wrap(5));
-        market.fundDeal(dealId, PRICE - 1);
+        emit IMarketEvents.DealUnfunded(dealId, Epoch.wrap(5));
+        market.fundDeal(refOf(dealId), PRICE - 1);
         assertUnfunded(5);
         fundBy(stranger, 1);
         assertUnfunded(0);
@@ -211,7 +212,7 @@ contract FundingTest is Base {
         fundBy(stranger, 5 * PRICE);
         assertUnfunded(5);
         nextEpochs(1 + WINDOW);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertEq(free(developer), 5 * PRICE);
     }
 
@@ -219,12 +220,13 @@ contract FundingTest is Base {
 
     function test_FundRefusals() public {
         vm.startPrank(stranger);
-        vm.expectRevert(IMarket.ZeroAmount.selector);
-        market.fundDeal(dealId, 0);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.BalanceTooLow.selector, 0, 1));
-        market.fundDeal(dealId, 1);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.DealNotOpen.selector, bytes32("unknown")));
-        market.fundDeal(DealId.wrap("unknown"), 1);
+        vm.expectRevert(IMarketEvents.ZeroAmount.selector);
+        market.fundDeal(refOf(dealId), 0);
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.BalanceTooLow.selector, 0, 1));
+        market.fundDeal(refOf(dealId), 1);
+        DealId unknown = refTo(demandOf(7), supplyOf(provider));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.DealNotOpen.selector, unknown));
+        market.fundDeal(refOf(unknown), 1);
     }
 
     function test_FundingBeyondTheTermReturnsAtTheEnd() public {
@@ -232,7 +234,7 @@ contract FundingTest is Base {
         serve(provider.agent, TERM);
         claim(dealId);
         assertEpoch(deal(dealId).paidUntil, TERM + 1, "paidUntil");
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertEq(free(developer), (100 + PREPAID - TERM) * PRICE);
         assertEq(free(provider.payout), TERM * PRICE);
     }

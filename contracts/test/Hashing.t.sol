@@ -9,7 +9,7 @@ contract HashingTest is Base {
     string internal constant PROVIDER_TYPE =
         "ProviderOffer(address provider,address agent,address payout,bytes8 region,uint32 milliCpu,uint32 memoryMib,uint64 features,uint64 pricePerVcpuEpoch,uint64 pricePerGibEpoch,uint32 maxEpochs,uint64 validUntil,uint64 nonce,string endpoint)";
     string internal constant DEVELOPER_TYPE =
-        "DeveloperOffer(address developer,bytes32 artifact,bytes32 manifest,uint32 milliCpu,uint32 memoryMib,uint64 features,bytes8[] regions,uint16 minReplicas,uint16 replicas,uint64 maxPricePerEpoch,uint32 epochs,uint32 prepaidEpochs,uint64 validUntil,uint64 nonce,address matcher,address[] allow,address[] deny,string artifactUrl)";
+        "DeveloperOffer(address developer,bytes32 artifact,bytes32 manifest,uint32 milliCpu,uint32 memoryMib,uint64 features,bytes8[] regions,uint16 minReplicas,uint16 replicas,uint64 maxPricePerEpoch,uint32 epochs,uint32 prepaidEpochs,uint64 validUntil,uint64 nonce,address matcher,uint64 matcherFee,address[] allow,address[] deny,string artifactUrl)";
 
     function test_TypehashesAreThoseOfTheStructs() public pure {
         assertEq(OfferHashing.PROVIDER_OFFER_TYPEHASH, keccak256(bytes(PROVIDER_TYPE)));

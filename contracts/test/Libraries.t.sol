@@ -2,9 +2,10 @@
 pragma solidity ^0.8.30;
 
 import {Test} from "forge-std/Test.sol";
-import {DealTerms, Terms} from "../src/libraries/DealTerms.sol";
 import {Deal, DealWord} from "../src/libraries/DealWord.sol";
 import {EpochBitmap} from "../src/libraries/EpochBitmap.sol";
+import {DemandWord} from "../src/libraries/DemandWord.sol";
+import {SupplyWord} from "../src/libraries/SupplyWord.sol";
 import {Regions} from "../src/libraries/Regions.sol";
 import {DealState, EndCause, Region} from "../src/types/Types.sol";
 
@@ -12,51 +13,67 @@ contract LibrariesTest is Test {
     using EpochBitmap for EpochBitmap.Bitmap;
     using Regions for Region;
 
+    uint256 internal constant SPAN = EpochBitmap.SPAN;
+    uint256 internal constant REACH = EpochBitmap.REACH;
+    uint256 internal constant EPOCHS = 6 * SPAN;
+
     EpochBitmap.Bitmap internal bitmap;
+    mapping(uint256 epoch => bool) internal wanted;
 
     // --- EpochBitmap against a loop -----------------------------------------------------------------------------------
 
-    function fill(uint256 seed, uint256 words) internal {
-        for (uint256 word = 0; word < words; ++word) {
-            uint256 bits = uint256(keccak256(abi.encode(seed, word)));
-            // Dense, sparse and full words all occur.
-            if (seed % 3 == 0) bits |= uint256(keccak256(abi.encode(seed, word, "more")));
-            if (seed % 5 == 0) bits = word % 2 == 0 ? type(uint256).max : bits;
-            bitmap.words[word] = bits;
+    /// @dev Attests as agents do: mostly in order, some late within reach, with holes, long silences and full words.
+    function fill(uint256 seed) internal {
+        uint256 missed = seed % 7;
+        for (uint256 open = 1; open <= EPOCHS; ++open) {
+            uint256 dice = uint256(keccak256(abi.encode(seed, open)));
+            uint256 word = (open - 1) / SPAN;
+            // Whole words of silence, and words without a hole.
+            if ((seed >> (8 + word)) & 3 == 0) continue;
+            if ((seed >> (8 + word)) & 3 != 3 && dice % 8 < missed) continue;
+            set(open - 1, open);
+            uint256 late = (dice >> 16) % REACH;
+            if ((dice >> 8) % 5 == 0 && open > late && !wanted[open - 1 - late]) set(open - 1 - late, open);
         }
     }
 
+    function set(uint256 epoch, uint256 open) internal {
+        assertFalse(bitmap.set(epoch, open));
+        wanted[epoch] = true;
+    }
+
     function testFuzz_CountIsThatOfALoop(uint256 seed, uint16 from, uint16 to) public {
-        fill(seed, 4);
-        from = from % 1024;
-        to = to % 1025;
+        fill(seed);
+        from = uint16(from % EPOCHS);
+        to = uint16(to % (EPOCHS + 1));
         uint256 expected;
         for (uint256 epoch = from; epoch < to; ++epoch) {
-            if (bitmap.get(epoch)) ++expected;
+            assertEq(bitmap.get(epoch), wanted[epoch]);
+            if (wanted[epoch]) ++expected;
         }
         assertEq(bitmap.count(from, to), expected);
     }
 
     function testFuzz_RunEndIsThatOfALoop(uint256 seed, uint16 from, uint16 to) public {
-        fill(seed, 4);
-        from = from % 1024;
-        to = to % 1025;
+        fill(seed);
+        from = uint16(from % EPOCHS);
+        to = uint16(to % (EPOCHS + 1));
         uint256 expected = from;
-        while (expected < to && bitmap.get(expected)) {
+        while (expected < to && wanted[expected]) {
             ++expected;
         }
         assertEq(bitmap.runEnd(from, to), expected);
     }
 
     function testFuzz_EndOfNthIsThatOfALoop(uint256 seed, uint16 from, uint16 to, uint16 nth) public {
-        fill(seed, 4);
-        from = from % 1024;
-        to = uint16(bound(to, from, 1024));
+        fill(seed);
+        from = uint16(from % EPOCHS);
+        to = uint16(bound(to, from, EPOCHS));
         nth = nth % 600;
         uint256 left = nth;
         uint256 expected = from;
         while (left > 0 && expected < to) {
-            if (bitmap.get(expected)) --left;
+            if (wanted[expected]) --left;
             ++expected;
         }
         assertEq(bitmap.endOfNth(from, to, nth), expected);
@@ -64,63 +81,121 @@ contract LibrariesTest is Test {
     }
 
     function testFuzz_SetSaysWhetherItWasSet(uint32 epoch) public {
-        assertFalse(bitmap.set(epoch));
+        uint256 open = uint256(epoch) + 1;
+        assertFalse(bitmap.set(epoch, open));
         assertTrue(bitmap.get(epoch));
-        assertTrue(bitmap.set(epoch));
-        assertEq(bitmap.count(epoch, uint256(epoch) + 1), 1);
+        assertTrue(bitmap.set(epoch, open));
+        assertEq(bitmap.count(epoch, open), 1);
     }
 
-    // --- Deals as words and as code -----------------------------------------------------------------------------------
+    function test_ALateEpochIsCountedByTheWordThatHasBegun() public {
+        assertFalse(bitmap.set(SPAN - 3, SPAN - 2));
+        assertFalse(bitmap.set(SPAN, SPAN + 1));
+        assertFalse(bitmap.set(SPAN - 1, SPAN + 2));
+        assertEq(bitmap.count(0, SPAN + 1), 3);
+        assertEq(bitmap.count(SPAN - 1, SPAN + 1), 2);
+    }
+
+    function test_ALateEpochMayFillAWordThatWasSilentUntilTheNextHadBegun() public {
+        assertFalse(bitmap.set(SPAN, SPAN + 1));
+        assertFalse(bitmap.set(SPAN - 1, SPAN + 2));
+        assertFalse(bitmap.set(SPAN + 1, SPAN + 2));
+        assertEq(bitmap.count(0, 2 * SPAN), 3);
+        assertEq(bitmap.count(SPAN, 2 * SPAN), 2);
+        assertEq(bitmap.count(0, SPAN), 1);
+    }
+
+    // --- Words of storage ---------------------------------------------------------------------------------------------
 
     function testFuzz_DealSurvivesItsWord(
         uint64 locked,
-        uint32[4] memory epochs,
-        uint40 termsNumber,
-        uint8 termsIndex,
+        uint32[3] memory epochs,
+        uint48 price,
+        uint256 offerNumber,
+        uint8 fundedFor,
         uint8 state,
-        uint8 cause
+        uint8 cause,
+        bool isChanged
     ) public pure {
         Deal memory item = Deal({
             locked: locked,
             settledUntil: epochs[0],
             endEpoch: epochs[1],
             unfundedSince: epochs[2],
-            fundedSince: epochs[3],
-            termsNumber: termsNumber,
-            termsIndex: termsIndex,
+            price: price,
+            offerNumber: offerNumber % (1 << 33),
+            fundedFor: fundedFor,
             state: DealState(state % 4),
-            cause: EndCause(cause % 6)
+            cause: EndCause(cause % 7),
+            isChanged: isChanged
         });
-        assertEq(keccak256(abi.encode(DealWord.unpack(DealWord.pack(item)))), keccak256(abi.encode(item)));
+        Deal memory read;
+        DealWord.unpack(DealWord.pack(item), read);
+        assertEq(keccak256(abi.encode(read)), keccak256(abi.encode(item)));
     }
 
     function test_AnEmptyWordIsNoDeal() public pure {
-        assertEq(uint8(DealWord.unpack(0).state), uint8(DealState.None));
+        Deal memory read;
+        DealWord.unpack(0, read);
+        assertEq(uint8(read.state), uint8(DealState.None));
     }
 
-    function testFuzz_TermsSurviveTheirCode(Terms memory first, Terms memory second) public {
-        // One match has one developer.
-        second.developerOffer = first.developerOffer;
-        second.developer = first.developer;
-        second.milliCpu = first.milliCpu;
-        second.memoryMib = first.memoryMib;
-        second.startEpoch = first.startEpoch;
-        second.prepaidEpochs = first.prepaidEpochs;
-        uint256 number = vm.getNonce(address(this));
-        DealTerms.write(bytes.concat(DealTerms.head(first), DealTerms.entry(first), DealTerms.entry(second)), number);
-        assertEq(keccak256(abi.encode(DealTerms.read(number, 0))), keccak256(abi.encode(first)));
-        assertEq(keccak256(abi.encode(DealTerms.read(number, 1))), keccak256(abi.encode(second)));
+    function testFuzz_SupplySurvivesItsWord(
+        address agent,
+        uint256 milliCpu,
+        uint256 memoryMib,
+        uint256 number,
+        bool hasPayout
+    ) public pure {
+        milliCpu %= 1 << 30;
+        memoryMib %= 1 << 30;
+        number %= 1 << 33;
+        uint256 word = SupplyWord.opened(agent, hasPayout) | SupplyWord.CANCELLED;
+        word = SupplyWord.reserve(SupplyWord.numbered(word, number), milliCpu, memoryMib);
+        assertEq(SupplyWord.agent(word), agent);
+        assertEq(SupplyWord.usedMilliCpu(word), milliCpu);
+        assertEq(SupplyWord.usedMemoryMib(word), memoryMib);
+        assertEq(SupplyWord.number(word), number);
+        assertEq(word & SupplyWord.PAYOUT != 0, hasPayout);
+        assertTrue(word & SupplyWord.KNOWN != 0 && word & SupplyWord.CANCELLED != 0);
+        word = SupplyWord.release(word, milliCpu, memoryMib);
+        assertEq(SupplyWord.usedMilliCpu(word) + SupplyWord.usedMemoryMib(word), 0);
+        assertEq(SupplyWord.number(word), number);
     }
 
-    function test_TermsAtAnotherNumberAreRefused() public {
-        uint256 number = vm.getNonce(address(this));
-        vm.expectPartialRevert(DealTerms.TermsMisplaced.selector);
-        this.writeEmpty(number + 1);
+    function testFuzz_DemandSurvivesItsWord(
+        address developer,
+        uint16 prepaidEpochs,
+        uint256 milliCpu,
+        uint256 memoryMib,
+        uint8 live,
+        uint32 endEpoch
+    ) public pure {
+        milliCpu %= 1 << 20;
+        memoryMib %= 1 << 20;
+        uint256 word = DemandWord.opened(developer, prepaidEpochs, milliCpu, memoryMib);
+        assertEq(DemandWord.liveReplicas(word) + DemandWord.endEpoch(word), 0);
+        word = DemandWord.placed(DemandWord.placed(word, 127, type(uint32).max), live % 128, endEpoch);
+        assertEq(DemandWord.developer(word), developer);
+        assertEq(DemandWord.prepaidEpochs(word), prepaidEpochs);
+        assertEq(DemandWord.milliCpu(word), milliCpu);
+        assertEq(DemandWord.memoryMib(word), memoryMib);
+        assertEq(DemandWord.liveReplicas(word), live % 128);
+        assertEq(DemandWord.endEpoch(word), endEpoch);
     }
 
-    function writeEmpty(uint256 number) external {
-        Terms memory terms;
-        DealTerms.write(DealTerms.head(terms), number);
+    function testFuzz_AnOpenedDealIsItsWord(uint64 locked, uint32 start, uint32 end, uint48 price, uint256 number)
+        public
+        pure
+    {
+        Deal memory item;
+        item.locked = locked;
+        item.settledUntil = start;
+        item.endEpoch = end;
+        item.price = price;
+        item.offerNumber = number % (1 << 33);
+        item.state = DealState.Active;
+        assertEq(DealWord.opened(locked, start, end, price, item.offerNumber), DealWord.pack(item));
     }
 
     // --- Regions ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {Vm} from "forge-std/Vm.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {
@@ -38,14 +39,14 @@ contract MatchTest is Base {
 
     /// @dev The one fill of a match is skipped for `reason`, and with it the match; the view says the same.
     function expectRefused(Match memory item, Reason reason) internal {
-        assertReason(market.checkFill(item.developerOffer, item.providerOffers[0]), reason);
+        assertReason(market.checkFill(item.developerOffer, item.fills[0].offer), reason);
         expectFillSkipped(item, 0, reason);
         expectMatchSkipped(item, Reason.TooFewReplicas);
         assertEq(submit(item), 0);
     }
 
     function expectDemandRefused(Match memory item, Reason reason) internal {
-        assertReason(market.checkFill(item.developerOffer, item.providerOffers[0]), reason);
+        assertReason(market.checkFill(item.developerOffer, item.fills[0].offer), reason);
         expectMatchSkipped(item, reason);
         assertEq(submit(item), 0);
     }
@@ -62,31 +63,21 @@ contract MatchTest is Base {
         DealId dealId = market.dealIdOf(demandHash, provider.account);
         assertReason(market.checkFill(demand, supply), Reason.None);
         vm.expectEmit(address(market));
-        emit IMarket.DeveloperOfferOpened(demandHash, developer, demand);
+        emit IMarketEvents.DeveloperOfferOpened(demandHash, developer, demand);
         vm.expectEmit(address(market));
-        emit IMarket.ProviderOfferOpened(supplyHash, provider.account, supply);
+        emit IMarketEvents.ProviderOfferOpened(supplyHash, provider.agent, supply);
         vm.expectEmit(address(market));
-        emit IMarket.DealOpened(
-            dealId,
-            demandHash,
-            provider.agent,
-            supplyHash,
-            developer,
-            provider.account,
-            PRICE,
-            Epoch.wrap(4),
-            Epoch.wrap(24),
-            PREPAID * PRICE,
-            BOND
+        emit IMarketEvents.DealOpened(
+            dealId, demandHash, supplyHash, PRICE, Epoch.wrap(4), Epoch.wrap(24), PREPAID * PRICE
         );
         vm.prank(stranger);
         assertEq(submit(item), 1);
         assertEq(free(developer), START_FREE - PREPAID * PRICE);
         assertEq(free(provider.account), START_FREE - BOND);
-        (uint64 milliCpu, uint64 memoryMib) = market.usedCapacity(supplyHash);
+        (uint256 milliCpu, uint256 memoryMib) = usedOf(supply);
         assertEq(milliCpu, 500);
         assertEq(memoryMib, 512);
-        (uint16 live, Epoch end) = market.placement(demandHash);
+        (uint16 live, Epoch end) = placementOf(demandHash);
         assertEq(live, 1);
         assertEpoch(end, 24, "end");
     }
@@ -95,6 +86,7 @@ contract MatchTest is Base {
         nextEpochs(3);
         DealId dealId = openDeal(provider);
         DealView memory expected = DealView({
+            dealId: dealId,
             developerOffer: market.hashDeveloperOffer(demandOf(1)),
             providerOffer: market.hashProviderOffer(supplyOf(provider)),
             developer: developer,
@@ -104,7 +96,9 @@ contract MatchTest is Base {
             milliCpu: 500,
             memoryMib: 512,
             pricePerEpoch: PRICE,
-            startEpoch: Epoch.wrap(4),
+            priceFrom: Epoch.wrap(0),
+            oldPricePerEpoch: 0,
+            changes: 0,
             endEpoch: Epoch.wrap(24),
             settledUntil: Epoch.wrap(4),
             paidUntil: Epoch.wrap(8),
@@ -132,12 +126,12 @@ contract MatchTest is Base {
         assertEq(submit(item), 1);
         Vm.Log[] memory logs = vm.getRecordedLogs();
         assertEq(logs.length, 2);
-        assertEq(logs[0].topics[0], IMarket.ProviderOfferOpened.selector);
-        assertEq(logs[1].topics[0], IMarket.DealOpened.selector);
+        assertEq(logs[0].topics[0], IMarketEvents.ProviderOfferOpened.selector);
+        assertEq(logs[1].topics[0], IMarketEvents.DealOpened.selector);
         demand = demandOf(1);
         demand.nonce = 1;
         item = signedMatch(demand, providers[1], supplies[1]);
-        item.providerSignatures[0] = "";
+        item.fills[0].signature = "";
         assertEq(submit(item), 1);
     }
 
@@ -196,7 +190,7 @@ contract MatchTest is Base {
         assertEq(vm.getRecordedLogs().length, 2);
         assertEq(free(developer), START_FREE);
         assertEq(free(providers[0].account), START_FREE);
-        (uint16 live, Epoch end) = market.placement(market.hashDeveloperOffer(demand));
+        (uint16 live, Epoch end) = placementOf(market.hashDeveloperOffer(demand));
         assertEq(live, 0);
         assertEpoch(end, 0, "end");
     }
@@ -220,7 +214,7 @@ contract MatchTest is Base {
         nextEpochs(17);
         submit(signedMatch(demand, providers[1], supplies[1]));
         DealView memory second = deal(market.dealIdOf(market.hashDeveloperOffer(demand), providers[1].account));
-        assertEpoch(second.startEpoch, 18, "start");
+        assertEpoch(second.settledUntil, 18, "start");
         assertEpoch(second.endEpoch, 21, "end");
         assertEq(second.locked, 3 * PRICE);
     }
@@ -253,13 +247,6 @@ contract MatchTest is Base {
         matches[2] = signedMatch(second, providers[1], supplies[1]);
         expectMatchSkipped(matches[1], Reason.DeveloperSignatureInvalid);
         assertEq(market.matchOffers(matches), 2);
-    }
-
-    function test_ListsOfDifferentLengthAreRefused() public {
-        Match memory item = signedMatch(demandOf(1), provider, supplyOf(provider));
-        item.providerSignatures = new bytes[](0);
-        vm.expectRevert(IMarket.LengthMismatch.selector);
-        submit(item);
     }
 
     // --- The developer's side ---------------------------------------------------------------------------------------
@@ -299,14 +286,14 @@ contract MatchTest is Base {
 
     function test_SignatureOfSomebodyElseIsRefused() public {
         Match memory item = signedMatch(demandOf(1), provider, supplyOf(provider));
-        item.developerSignature = item.providerSignatures[0];
+        item.developerSignature = item.fills[0].signature;
         expectMatchSkipped(item, Reason.DeveloperSignatureInvalid);
         assertEq(submit(item), 0);
         item = signedMatch(demandOf(1), provider, supplyOf(provider));
-        item.providerSignatures[0] = item.developerSignature;
+        item.fills[0].signature = item.developerSignature;
         expectFillSkipped(item, 0, Reason.ProviderSignatureInvalid);
         assertEq(submit(item), 0);
-        item.providerSignatures[0] = "";
+        item.fills[0].signature = "";
         expectFillSkipped(item, 0, Reason.ProviderSignatureInvalid);
         assertEq(submit(item), 0);
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {DealId, DealState, DeveloperOffer, EndCause, Epoch, Match, OfferHash, Reason} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -19,11 +20,11 @@ contract NoticeTest is Base {
     function test_NoticeEndsAfterTheNoticePeriod() public {
         vm.prank(provider.account);
         vm.expectEmit(address(market));
-        emit IMarket.DealEnding(dealId, EndCause.ProviderLeft, Epoch.wrap(4), PRICE);
-        market.giveNotice(only(dealId));
+        emit IMarketEvents.DealEnding(dealId, EndCause.ProviderLeft, Epoch.wrap(4), PRICE);
+        market.giveNotice(refsOf(dealId));
         assertState(dealId, DealState.Ending, EndCause.ProviderLeft);
         serve(provider.agent, 3);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.ProviderLeft);
         assertEq(free(provider.payout), 3 * PRICE);
         assertEq(free(provider.account), START_FREE, "bond returned");
@@ -32,14 +33,14 @@ contract NoticeTest is Base {
 
     function test_TheAgentMayGiveNoticeToo() public {
         vm.prank(provider.agent);
-        market.giveNotice(only(dealId));
+        market.giveNotice(refsOf(dealId));
         assertState(dealId, DealState.Ending, EndCause.ProviderLeft);
     }
 
     function test_NobodyElseMay() public {
         vm.startPrank(developer);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotProvider.selector, dealId, developer));
-        market.giveNotice(only(dealId));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotProvider.selector, dealId, developer));
+        market.giveNotice(refsOf(dealId));
     }
 
     function test_NoticeNearTheEndChangesNothing() public {
@@ -67,7 +68,7 @@ contract NoticeTest is Base {
         serve(provider.agent, 1);
         giveNotice(provider, dealId);
         nextEpochs(EVICT_AFTER + WINDOW);
-        market.evict(dealId);
+        market.evict(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.ProviderEvicted);
         assertEq(free(provider.account), START_FREE - BOND);
         assertEq(free(developer), START_FREE - PRICE + BOND);
@@ -92,14 +93,14 @@ contract NoticeTest is Base {
         expectFillSkipped(item, 0, Reason.ReplicasFull);
         assertEq(submit(item), 0);
         serve(provider.agent, 3);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         OfferHash offerHash = market.hashDeveloperOffer(demand);
-        (uint16 live,) = market.placement(offerHash);
+        (uint16 live,) = placementOf(offerHash);
         assertEq(live, 0);
         assertEq(submit(item), 1);
         assertEpoch(deal(market.dealIdOf(offerHash, other.account)).endEpoch, TERM + 1, "end");
         // But never again at the one that left.
         item = signedMatch(demand, provider, supplyOf(provider));
-        assertReason(market.checkFill(demand, item.providerOffers[0]), Reason.ReplicasFull);
+        assertReason(market.checkFill(demand, item.fills[0].offer), Reason.ReplicasFull);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {DealId, DealState, EndCause, Match} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -21,10 +22,10 @@ contract PauseTest is Base {
     function test_PauseStopsMatchesOnly() public {
         Match memory item = signedMatch(demandOf(1), provider, supplyOf(provider));
         vm.expectEmit(address(market));
-        emit IMarket.MatchingPaused(true);
+        emit IMarketEvents.MatchingPaused(true);
         pause();
         assertTrue(market.matchingPaused());
-        vm.expectRevert(IMarket.MatchingIsPaused.selector);
+        vm.expectRevert(IMarketEvents.MatchingIsPaused.selector);
         submit(item);
         vm.prank(operator);
         market.setMatchingPaused(false);
@@ -40,10 +41,10 @@ contract PauseTest is Base {
         assertEq(claim(dealId), 2 * PRICE);
         fund(stranger, PRICE);
         vm.prank(stranger);
-        market.fundDeal(dealId, PRICE);
+        market.fundDeal(refOf(dealId), PRICE);
         cancel(dealId);
         nextEpochs(1 + WINDOW);
-        market.closeDeal(dealId);
+        market.closeDeal(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.DeveloperCancelled);
     }
 
@@ -51,7 +52,7 @@ contract PauseTest is Base {
         DealId dealId = openDeal(provider);
         pause();
         nextEpochs(1 + EVICT_AFTER + WINDOW);
-        market.evict(dealId);
+        market.evict(refOf(dealId));
         assertState(dealId, DealState.Ended, EndCause.ProviderEvicted);
         drain(developer);
         drain(provider.account);
@@ -59,7 +60,7 @@ contract PauseTest is Base {
 
     function test_OnlyTheOperatorPauses() public {
         vm.startPrank(stranger);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotOperator.selector, stranger));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotOperator.selector, stranger));
         market.setMatchingPaused(true);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {IMarketEvents} from "../src/interfaces/IMarketEvents.sol";
 import {IMarket} from "../src/interfaces/IMarket.sol";
 import {DeveloperOffer, Match, OfferHash, ProviderOffer, Reason, Region} from "../src/types/Types.sol";
 import {Base} from "./Base.t.sol";
@@ -21,25 +22,25 @@ contract PostOfferTest is Base {
         OfferHash supplyHash = market.hashProviderOffer(supply);
         OfferHash demandHash = market.hashDeveloperOffer(demand);
         vm.expectEmit(address(market));
-        emit IMarket.ProviderOfferOpened(supplyHash, provider.account, supply);
+        emit IMarketEvents.ProviderOfferOpened(supplyHash, provider.agent, supply);
         vm.prank(provider.account);
         assertEq(OfferHash.unwrap(market.postProviderOffer(supply)), OfferHash.unwrap(supplyHash));
         vm.expectEmit(address(market));
-        emit IMarket.DeveloperOfferOpened(demandHash, developer, demand);
+        emit IMarketEvents.DeveloperOfferOpened(demandHash, developer, demand);
         vm.prank(developer);
         assertEq(OfferHash.unwrap(market.postDeveloperOffer(demand)), OfferHash.unwrap(demandHash));
 
         Match memory item = signedMatch(demand, provider, supply);
         item.developerSignature = "";
-        item.providerSignatures[0] = "";
+        item.fills[0].signature = "";
         assertEq(submit(item), 1);
     }
 
     function test_OnlyTheOwnerPosts() public {
         vm.startPrank(stranger);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotOfferOwner.selector, provider.account, stranger));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotOfferOwner.selector, provider.account, stranger));
         market.postProviderOffer(supplyOf(provider));
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotOfferOwner.selector, developer, stranger));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotOfferOwner.selector, developer, stranger));
         market.postDeveloperOffer(demandOf(1));
     }
 
@@ -47,12 +48,12 @@ contract PostOfferTest is Base {
         vm.prank(developer);
         OfferHash demandHash = market.postDeveloperOffer(demandOf(1));
         vm.prank(developer);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.OfferAlreadyOpened.selector, demandHash));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.OfferAlreadyOpened.selector, demandHash));
         market.postDeveloperOffer(demandOf(1));
         vm.prank(provider.account);
         OfferHash supplyHash = market.postProviderOffer(supplyOf(provider));
         vm.prank(provider.account);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.OfferAlreadyOpened.selector, supplyHash));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.OfferAlreadyOpened.selector, supplyHash));
         market.postProviderOffer(supplyOf(provider));
     }
 
@@ -85,14 +86,14 @@ contract PostOfferTest is Base {
     function expectVoid(DeveloperOffer memory demand, Reason reason) internal {
         OfferHash offerHash = market.hashDeveloperOffer(demand);
         vm.prank(developer);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.OfferVoid.selector, offerHash, reason));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.OfferVoid.selector, offerHash, reason));
         market.postDeveloperOffer(demand);
     }
 
     function expectVoid(ProviderOffer memory supply, Reason reason) internal {
         OfferHash offerHash = market.hashProviderOffer(supply);
         vm.prank(provider.account);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.OfferVoid.selector, offerHash, reason));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.OfferVoid.selector, offerHash, reason));
         market.postProviderOffer(supply);
     }
 
@@ -128,7 +129,7 @@ contract PostOfferTest is Base {
 
     function expectMalformed(ProviderOffer memory supply) internal {
         vm.prank(provider.account);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.OfferMalformed.selector, Reason.ProviderOfferMalformed));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.OfferMalformed.selector, Reason.ProviderOfferMalformed));
         market.postProviderOffer(supply);
     }
 
@@ -181,7 +182,7 @@ contract PostOfferTest is Base {
 
     function expectMalformed(DeveloperOffer memory demand) internal {
         vm.prank(developer);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.OfferMalformed.selector, Reason.DeveloperOfferMalformed));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.OfferMalformed.selector, Reason.DeveloperOfferMalformed));
         market.postDeveloperOffer(demand);
     }
 
@@ -209,7 +210,7 @@ contract PostOfferTest is Base {
         OfferHash offerHash = market.postDeveloperOffer(demandOf(1));
         assertFalse(market.isCancelled(developer, offerHash));
         vm.expectEmit(address(market));
-        emit IMarket.OfferCancelled(developer, offerHash);
+        emit IMarketEvents.OfferCancelled(developer, offerHash);
         market.cancelOffer(offerHash);
         assertTrue(market.isCancelled(developer, offerHash));
         vm.stopPrank();
@@ -231,13 +232,23 @@ contract PostOfferTest is Base {
     function test_CancelOfAnotherOwnersKnownOfferIsRefused() public {
         vm.prank(developer);
         OfferHash demandHash = market.postDeveloperOffer(demandOf(1));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NotOfferOwner.selector, developer, stranger));
+        vm.prank(stranger);
+        market.cancelOffer(demandHash);
+        assertFalse(market.isCancelled(developer, demandHash));
+    }
+
+    /// @dev Provider offers are kept by owner: nothing tells the market that the hash is somebody else's.
+    function test_CancelOfAnotherProvidersOfferMarksTheCallersOwnOnly() public {
         vm.prank(provider.account);
         OfferHash supplyHash = market.postProviderOffer(supplyOf(provider));
-        vm.startPrank(stranger);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotOfferOwner.selector, developer, stranger));
-        market.cancelOffer(demandHash);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotOfferOwner.selector, provider.account, stranger));
+        vm.prank(stranger);
         market.cancelOffer(supplyHash);
+        assertTrue(market.isCancelled(stranger, supplyHash));
+        assertFalse(market.isCancelled(provider.account, supplyHash));
+        Match memory item = signedMatch(demandOf(1), provider, supplyOf(provider));
+        item.fills[0].signature = "";
+        assertEq(submit(item), 1);
     }
 
     function test_CancelOfUnseenOfferBindsItsOwnerOnly() public {
@@ -252,7 +263,7 @@ contract PostOfferTest is Base {
 
     function test_UnseenSignedOffersAreRevocable() public {
         Match memory item = signedMatch(demandOf(1), provider, supplyOf(provider));
-        OfferHash supplyHash = market.hashProviderOffer(item.providerOffers[0]);
+        OfferHash supplyHash = market.hashProviderOffer(item.fills[0].offer);
         vm.prank(provider.account);
         market.cancelOffer(supplyHash);
         expectFillSkipped(item, 0, Reason.ProviderOfferCancelled);
@@ -268,11 +279,11 @@ contract PostOfferTest is Base {
     function test_NonceFloorVoidsSmallerNonces() public {
         vm.startPrank(developer);
         vm.expectEmit(address(market));
-        emit IMarket.NonceFloorRaised(developer, 7);
+        emit IMarketEvents.NonceFloorRaised(developer, 7);
         market.raiseNonceFloor(7);
-        assertEq(market.nonceFloor(developer), 7);
+        assertEq(market.account(developer).nonceFloor, 7);
         assertEq(free(developer), START_FREE, "balance in the same word");
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NonceFloorNotRaised.selector, 7, 7));
+        vm.expectRevert(abi.encodeWithSelector(IMarketEvents.NonceFloorNotRaised.selector, 7, 7));
         market.raiseNonceFloor(7);
         vm.stopPrank();
         DeveloperOffer memory demand = demandOf(1);

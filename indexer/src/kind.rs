@@ -3,7 +3,7 @@
 use common::{event::MarketEvent, ids::DealId};
 
 /// All names.
-pub(crate) const ALL: [&str; 17] = [
+pub(crate) const ALL: [&str; 21] = [
     "deposited",
     "withdrawn",
     "provider_offer_opened",
@@ -21,6 +21,10 @@ pub(crate) const ALL: [&str; 17] = [
     "deal_ended",
     "claim_skipped",
     "attested",
+    "artifact_updated",
+    "matcher_paid",
+    "deal_changed",
+    "deal_refunded",
 ];
 
 /// The event's name, as in its JSON.
@@ -43,6 +47,10 @@ pub(crate) const fn of(event: &MarketEvent) -> &'static str {
         MarketEvent::DealEnded { .. } => "deal_ended",
         MarketEvent::ClaimSkipped { .. } => "claim_skipped",
         MarketEvent::Attested { .. } => "attested",
+        MarketEvent::ArtifactUpdated { .. } => "artifact_updated",
+        MarketEvent::MatcherPaid { .. } => "matcher_paid",
+        MarketEvent::DealChanged { .. } => "deal_changed",
+        MarketEvent::DealRefunded { .. } => "deal_refunded",
     }
 }
 
@@ -53,6 +61,8 @@ pub(crate) const fn deal_of(event: &MarketEvent) -> Option<DealId> {
         MarketEvent::DealFunded { deal_id, .. }
         | MarketEvent::DealSettled { deal_id, .. }
         | MarketEvent::DealUnfunded { deal_id, .. }
+        | MarketEvent::DealChanged { deal_id, .. }
+        | MarketEvent::DealRefunded { deal_id, .. }
         | MarketEvent::DealEnding { deal_id, .. }
         | MarketEvent::DealEnded { deal_id, .. }
         | MarketEvent::ClaimSkipped { deal_id, .. } => Some(*deal_id),

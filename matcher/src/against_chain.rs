@@ -61,7 +61,7 @@ fn sampled<S: Strategy>(runner: &mut TestRunner, strategy: S) -> S::Value {
 async fn fold(market: &TestMarket) -> MarketState {
     let head = market.reader.rpc().head().await.unwrap();
     let blocks = market.reader.blocks(market.reader.terms().deployed_at_block, head.number).await.unwrap();
-    let mut state = MarketState::default();
+    let mut state = MarketState::new(market.reader.terms());
     blocks.iter().try_for_each(|block| state.apply_block(block)).unwrap();
     state
 }

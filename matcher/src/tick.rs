@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use chain::{Call, ChainError, MatchProposal, calls};
+use chain::{Call, ChainError, MatchProposal, calls, eip712};
 use common::{clock::SharedClock, epoch::Epoch, event::BlockRef, ids::DealId, shutdown::Shutdown};
 use tokio::{
     sync::{Notify, watch},
@@ -182,9 +182,11 @@ impl Loop {
             .collect::<Vec<_>>();
         let market = self.views.terms.market;
         for due in now {
+            let Some(known) = view.state.deals.get(&due.deal()) else { continue };
+            let deal = known.deal.reference();
             let (kind, call) = match due {
-                Due::Evict(deal) => (TxKind::Evict, calls::evict(market, deal)),
-                Due::Close(deal) => (TxKind::Close, calls::close_deal(market, deal)),
+                Due::Evict(_) => (TxKind::Evict, calls::evict(market, &deal)),
+                Due::Close(_) => (TxKind::Close, calls::close_deal(market, &deal)),
             };
             match self.relay.submit(&call, &Proposed::EndOf(kind, due.deal()), view.indexed()).await {
                 Err(MatcherError::Chain(error)) if !error.is_transient() => {
@@ -231,8 +233,14 @@ impl Planned {
         Self {
             proposal: MatchProposal {
                 developer: demand.offer.clone(),
-                developer_signature: demand.signature.clone(),
-                providers: supplies.clone().map(|supply| (supply.offer.clone(), supply.signature.clone())).collect(),
+                developer_signature: eip712::compact(demand.hash, demand.offer.developer, &demand.signature),
+                providers: supplies
+                    .clone()
+                    .map(|supply| {
+                        let signature = eip712::compact(supply.hash, supply.offer.provider, &supply.signature);
+                        (supply.offer.clone(), signature)
+                    })
+                    .collect(),
             },
             fills: supplies
                 .map(|supply| PendingFill { developer_offer: demand.hash, provider_offer: supply.hash })

@@ -92,6 +92,7 @@ CREATE TABLE developer_offers (
     offer            TEXT   NOT NULL,
     live_replicas    BIGINT NOT NULL,
     end_epoch        BIGINT,
+    updated          TEXT,
     opened_block     BIGINT NOT NULL,
     opened_log_index BIGINT NOT NULL
 );
@@ -105,7 +106,12 @@ CREATE TABLE deals (
     developer        TEXT   NOT NULL,
     provider         TEXT   NOT NULL,
     agent            TEXT   NOT NULL,
+    milli_cpu        BIGINT NOT NULL,
+    memory_mib       BIGINT NOT NULL,
     price_per_epoch  BIGINT NOT NULL CHECK (price_per_epoch >= 0),
+    old_price_until     BIGINT,
+    old_price_per_epoch BIGINT,
+    changes          BIGINT NOT NULL,
     start_epoch      BIGINT NOT NULL,
     end_epoch        BIGINT NOT NULL,
     settled_until    BIGINT NOT NULL,

@@ -10,7 +10,7 @@ use std::{
 use chain::{Call, ChainError, TxReceipt, calls};
 use common::{
     clock::SharedClock,
-    deal::{Deal, DealState},
+    deal::{Deal, DealRef, DealState},
     epoch::Epoch,
     ids::{Address, DealId},
     money::Atoms,
@@ -284,13 +284,13 @@ impl Biller {
         let renewals = deals.iter().filter(|deal| plan.renew.contains(&deal.id));
         let due: Vec<&Deal> = claims.chain(renewals).collect();
         for chunk in due.chunks(CLAIMS_PER_TRANSACTION) {
-            let ids: Vec<DealId> = chunk.iter().map(|deal| deal.id).collect();
+            let claimed: Vec<DealRef> = chunk.iter().map(|deal| deal.reference()).collect();
             // Noted first: whatever comes of it, the same is not sent again at once.
             for deal in chunk {
                 self.memory.claimed.insert(deal.id, (key(deal), now));
                 self.memory.renewed.insert(deal.id, view.epoch);
             }
-            self.send(view, Purpose::Claim, &calls::claim(view.terms().market, &ids)).await?;
+            self.send(view, Purpose::Claim, &calls::claim(view.terms().market, &claimed)).await?;
         }
         Ok(())
     }

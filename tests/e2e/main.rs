@@ -10,6 +10,7 @@
 )]
 
 mod agent_crash;
+mod contracts;
 mod demo;
 mod docs;
 mod market;

@@ -177,6 +177,7 @@ impl UpMarket {
             valid_until: SystemClock.unix_seconds() + 3_600,
             nonce: 0,
             matcher: Address::ZERO,
+            matcher_fee: Atoms::ZERO,
             allow: Vec::new(),
             deny: Vec::new(),
             artifact_url: format!("{}/v1/artifacts/{digest}", self.url("apiUrl")),

@@ -19,7 +19,11 @@ use serde_json::{Value, json};
 use crate::tools;
 
 /// Contracts whose artifacts are committed.
-const ARTIFACTS: [&str; 2] = ["Market", "TestUsdc"];
+const ARTIFACTS: [&str; 3] = ["Market", "MarketExtension", "TestUsdc"];
+
+/// The market answers at one address what two contracts define: its artifact lists the functions of both.
+const MARKET: &str = "Market";
+const MARKET_EXTENSION: &str = "MarketExtension";
 
 /// Writes, or compares, the artifacts and then the gas snapshot, which is measured on them.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
@@ -36,20 +40,34 @@ pub(crate) fn measure_gas(check: bool) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Writes `abi/`, or compares it with what the sources compile to.
+/// Figures of the committed gas snapshot, by name.
+pub(crate) fn gas_snapshot() -> anyhow::Result<BTreeMap<String, u64>> {
+    let path = tools::contracts_dir().join("snapshots/gas.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    // Forge writes the numbers as text.
+    let figures: BTreeMap<String, String> = serde_json::from_str(&text).context("contracts/snapshots/gas.json")?;
+    figures
+        .into_iter()
+        .map(|(key, gas)| Ok((key, gas.parse().context("a figure of contracts/snapshots/gas.json is no number")?)))
+        .collect()
+}
+
+/// Writes `abi/` and `release/`, or compares them with what the sources compile to.
 pub(crate) fn artifacts(check: bool) -> anyhow::Result<()> {
     let folder = tools::contracts_dir();
     println!("compiling the contracts (through JavaScript: this takes a minute) …");
     let compiled = compile(&folder)?;
     let mut drifted = Vec::new();
-    for (name, artifact) in compiled {
-        let path = folder.join("abi").join(format!("{name}.json"));
-        let text = format!("{}\n", serde_json::to_string_pretty(&artifact)?);
+    for (name, content) in compiled {
+        let path = folder.join(&name);
+        let text = format!("{}\n", serde_json::to_string_pretty(&content)?);
         if !check {
+            let parent = path.parent().context("a file stands in a folder")?;
+            std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("wrote contracts/abi/{name}.json");
+            println!("wrote contracts/{name}");
         } else if std::fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
-            drifted.push(format!("contracts/abi/{name}.json"));
+            drifted.push(format!("contracts/{name}"));
         }
     }
     if !drifted.is_empty() {
@@ -58,6 +76,8 @@ pub(crate) fn artifacts(check: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Files below `contracts/`: an artifact in `abi/` for each contract, and in `release/` the compiler's standard input that it
+/// is made of, for whoever verifies deployed code.
 fn compile(folder: &Path) -> anyhow::Result<BTreeMap<String, Value>> {
     let profile = ReleaseProfile::read(&folder.join("foundry.toml"))?;
     let solc = Solc::new(folder.join("tools/solc")).context("contracts/tools/solc does not run: is node installed?")?;
@@ -67,9 +87,9 @@ fn compile(folder: &Path) -> anyhow::Result<BTreeMap<String, Value>> {
     if output.has_compiler_errors() {
         bail!("{output}");
     }
-    ARTIFACTS
+    let mut artifacts: BTreeMap<String, Value> = ARTIFACTS
         .into_iter()
-        .zip(files)
+        .zip(files.clone())
         .map(|(name, file)| {
             let artifact = output.find(&file, name).with_context(|| format!("{name} was not compiled"))?;
             let content = json!({
@@ -81,7 +101,34 @@ fn compile(folder: &Path) -> anyhow::Result<BTreeMap<String, Value>> {
             });
             Ok((name.to_owned(), content))
         })
-        .collect()
+        .collect::<anyhow::Result<_>>()?;
+    join_abi(&mut artifacts);
+    let mut written: BTreeMap<String, Value> =
+        artifacts.into_iter().map(|(name, artifact)| (format!("abi/{name}.json"), artifact)).collect();
+    for (name, file) in ARTIFACTS.into_iter().zip(files) {
+        let input = project.standard_json_input(&file).with_context(|| format!("no standard input for {name}"))?;
+        written.insert(format!("release/{name}.standard-input.json"), serde_json::to_value(input)?);
+    }
+    Ok(written)
+}
+
+/// Adds to the market's ABI what its extension has beyond it, its constructor apart.
+fn join_abi(artifacts: &mut BTreeMap<String, Value>) {
+    let entries = |artifact: &Value| artifact.get("abi").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is = |entry: &Value, kind: &str| entry.get("type").and_then(Value::as_str) == Some(kind);
+    let theirs = artifacts.get(MARKET_EXTENSION).map(entries).unwrap_or_default();
+    let Some(market) = artifacts.get_mut(MARKET) else { return };
+    let mut joined = entries(market);
+    // What the fallback answers is listed.
+    joined.retain(|entry| !is(entry, "fallback"));
+    for entry in theirs {
+        if !is(&entry, "constructor") && !joined.contains(&entry) {
+            joined.push(entry);
+        }
+    }
+    if let Some(abi) = market.get_mut("abi") {
+        *abi = Value::Array(joined);
+    }
 }
 
 fn project(folder: &Path, profile: &ReleaseProfile) -> anyhow::Result<ProjectBuilder<SolcCompiler>> {

@@ -5,7 +5,6 @@ use alloy::{primitives::FixedBytes, sol_types::SolCall};
 use chain::{calls, calls::Call, testing::TestMarket};
 use common::{
     event::MarketEvent,
-    money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
 };
 use contracts::Market;
@@ -49,7 +48,6 @@ async fn a_deal_between_unreadable_offers_counts() {
     };
     let demand = Market::DeveloperOffer {
         regions: vec![FixedBytes(*b"eu??\0\0\0\0"), FixedBytes(*b"eu\0\0\0\0\0\0")],
-        maxPricePerEpoch: u64::MAX,
         artifactUrl: BROKEN_TEXT.to_owned(),
         ..bindings_of_demand(&market, &developer_offer(developer.address()))
     };
@@ -60,8 +58,7 @@ async fn a_deal_between_unreadable_offers_counts() {
     let matches = vec![Market::Match {
         developerOffer: demand,
         developerSignature: Default::default(),
-        providerOffers: vec![supply],
-        providerSignatures: vec![Default::default()],
+        fills: vec![Market::Fill { offer: supply, signature: Default::default() }],
     }];
     let matched = encode(&market, &Market::matchOffersCall { matches });
     let receipt = market.deployer.send(&matched).await.unwrap();
@@ -72,13 +69,14 @@ async fn a_deal_between_unreadable_offers_counts() {
     assert_eq!(opened.price_per_epoch, atoms(7_500));
 
     let state = replay(&market).await;
-    assert_eq!(market.reader.inexact_offers(), 2);
+    // Both openings, and the supply once more when the deal was looked at.
+    assert_eq!(market.reader.inexact_offers(), 3);
     let supply = &state.provider_offers[&opened.provider_offer];
     assert_eq!(supply.used.milli_cpu, 500);
     // Readable as far as it goes, and never matched again.
     assert_eq!((supply.offer.region.to_string().as_str(), supply.offer.valid_until), ("eu", 0));
     let demand = &state.developer_offers[&opened.developer_offer];
-    assert_eq!((demand.offer.valid_until, demand.offer.max_price_per_epoch), (0, Atoms::MAX));
+    assert_eq!(demand.offer.valid_until, 0);
     assert_eq!(demand.offer.regions, ["eu".parse().unwrap()]);
     // The receipt of whoever posted it reads the same.
     let [MarketEvent::ProviderOfferOpened { offer, .. }] =
@@ -90,15 +88,15 @@ async fn a_deal_between_unreadable_offers_counts() {
 }
 
 #[tokio::test]
-async fn prices_beyond_money_and_unknown_places_close_an_offer() {
+async fn an_unknown_place_closes_an_offer_and_a_price_beyond_money_is_refused() {
     let market = TestMarket::start().await;
     let sender = market.sender(1).await;
     let sane = bindings_of_supply(&market, &provider_offer(sender.address()));
-    let offers = [
-        Market::ProviderOffer { pricePerGibEpoch: u64::MAX, nonce: 2, ..sane.clone() },
-        Market::ProviderOffer { region: FixedBytes(*b"\xff\xfe\xfd\xfc\0\0\0\0"), nonce: 3, ..sane.clone() },
-        sane,
-    ];
+    let dear = Market::ProviderOffer { pricePerGibEpoch: 1 << 63, nonce: 2, ..sane.clone() };
+    let error = sender.send(&encode(&market, &Market::postProviderOfferCall { offer: dear })).await.unwrap_err();
+    assert!(error.to_string().contains("ProviderOfferMalformed"), "{error}");
+    let offers =
+        [Market::ProviderOffer { region: FixedBytes(*b"\xff\xfe\xfd\xfc\0\0\0\0"), nonce: 3, ..sane.clone() }, sane];
     for offer in offers {
         sender.send(&encode(&market, &Market::postProviderOfferCall { offer })).await.unwrap();
     }
@@ -106,5 +104,5 @@ async fn prices_beyond_money_and_unknown_places_close_an_offer() {
     let mut closed: Vec<(u64, bool)> =
         state.provider_offers.values().map(|known| (known.offer.nonce, known.offer.valid_until == 0)).collect();
     closed.sort_unstable();
-    assert_eq!(closed, [(1, false), (2, true), (3, true)]);
+    assert_eq!(closed, [(1, false), (3, true)]);
 }

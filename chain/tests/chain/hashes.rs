@@ -78,7 +78,7 @@ async fn deals_have_the_id_that_the_contract_gives_them() {
     let market = TestMarket::start().await;
     let pairs: Vec<([u8; 32], Address)> = samples((any::<[u8; 32]>(), any_address()));
     let requests = pairs.iter().map(|(offer, provider)| {
-        Market::dealIdOfCall { developerOffer: offer.into(), provider: Account::from(provider.0) }.abi_encode()
+        Market::dealIdOfCall { offerHash: offer.into(), provider: Account::from(provider.0) }.abi_encode()
     });
     for ((offer, provider), id) in pairs.iter().zip(ask(&market, requests.collect()).await) {
         assert_eq!(deal_id(OfferHash(*offer), *provider), DealId(id));

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod deploy;
 mod failover;
 mod garbage;
 mod hashes;

@@ -48,6 +48,7 @@ pub(crate) fn developer_offer(developer: Address) -> DeveloperOffer {
         valid_until: u64::from(u32::MAX),
         nonce: 1,
         matcher: Address::ZERO,
+        matcher_fee: Atoms::ZERO,
         allow: Vec::new(),
         deny: Vec::new(),
         artifact_url: "http://127.0.0.1:7001/worker.wasm".to_owned(),
@@ -93,7 +94,7 @@ prop_compose! {
         (artifact, manifest) in any::<([u8; 32], [u8; 32])>(),
         size in any_resources(),
         regions in vec(any_region(), 0..4),
-        max_price_per_epoch in any_atoms(),
+        (max_price_per_epoch, matcher_fee) in (any_atoms(), any_atoms()),
         (min_replicas, replicas, epochs, prepaid_epochs) in any::<(u16, u16, u32, u32)>(),
         (features, valid_until, nonce) in any::<(u64, u64, u64)>(),
         (allow, deny) in (vec(any_address(), 0..4), vec(any_address(), 0..4)),
@@ -102,7 +103,7 @@ prop_compose! {
         let (artifact, manifest, features) = (Digest(artifact), Digest(manifest), FeatureSet(features));
         DeveloperOffer {
             developer, artifact, manifest, size, features, regions, min_replicas, replicas, max_price_per_epoch, epochs,
-            prepaid_epochs, valid_until, nonce, matcher, allow, deny, artifact_url,
+            prepaid_epochs, valid_until, nonce, matcher, matcher_fee, allow, deny, artifact_url,
         }
     }
 }

@@ -7,6 +7,7 @@ use chain::{
     testing::{Anvil, TestMarket},
 };
 use common::{
+    deal::DealRef,
     epoch::Epoch,
     event::{MarketBlock, MarketEvent, Reason},
     ids::{Address, BlockHash, DealId, OfferHash, ReceiptRoot},
@@ -51,7 +52,7 @@ async fn open_deal() -> Deal {
 pub(crate) async fn replay(market: &TestMarket) -> MarketState {
     let head = market.reader.rpc().head().await.unwrap();
     let from = market.reader.terms().deployed_at_block;
-    let mut state = MarketState::default();
+    let mut state = MarketState::new(market.reader.terms());
     for block in market.reader.blocks(from, head.number).await.unwrap() {
         state.apply_block(&block).unwrap();
     }
@@ -101,7 +102,10 @@ async fn a_deal_is_seen_from_every_side() {
     assert_eq!(reader.developer_offer(demand_hash).await.unwrap(), Some(demand.clone()));
     assert_eq!(reader.provider_offer(supply_hash).await.unwrap(), Some(supply.clone()));
     assert_eq!(reader.developer_offer(supply_hash).await.unwrap(), None);
-    assert_eq!(reader.used_capacity(supply_hash).await.unwrap(), Resources { milli_cpu: 500, memory_mib: 512 });
+    assert_eq!(
+        reader.used_capacity(supply.provider, supply_hash).await.unwrap(),
+        Resources { milli_cpu: 500, memory_mib: 512 }
+    );
     assert_eq!(reader.check_fill(&demand, &supply).await.unwrap(), Reason::ReplicasFull);
 
     let deals = reader.deals_of_agent(supply.agent, 0).await.unwrap();
@@ -128,14 +132,18 @@ async fn the_events_of_a_whole_life_add_up_to_the_contract() {
     }
     assert!(market.reader.is_attested(supply.agent, Epoch(2)).await.unwrap());
     assert!(!market.reader.is_attested(supply.agent, Epoch(3)).await.unwrap());
-    agent.send(&calls::claim(address, &[id, DealId([9; 32])])).await.unwrap();
+    let reference = market.reader.deal(id).await.unwrap().unwrap().reference();
+    let unknown = DealRef { developer_offer: OfferHash([9; 32]), ..reference };
+    let of_another = DealRef { provider_offer: OfferHash([9; 32]), ..reference };
+    // One claim of two deals, and one of an offer that the chain does not know.
+    agent.send(&calls::claim(address, &[reference, unknown, of_another])).await.unwrap();
     let state = replay(&market).await;
     assert_eq!(state.deals[&id].paid, atoms(15_000));
 
-    developer.send(&calls::fund_deal(address, id, atoms(7_500))).await.unwrap();
+    developer.send(&calls::fund_deal(address, &reference, atoms(7_500))).await.unwrap();
     developer.send(&calls::cancel_offer(address, demand_hash)).await.unwrap();
     developer.send(&calls::raise_nonce_floor(address, 9)).await.unwrap();
-    developer.send(&calls::cancel_deals(address, &[id])).await.unwrap();
+    developer.send(&calls::cancel_deals(address, &[reference])).await.unwrap();
     market.deployer.send(&calls::set_matching_paused(address, true)).await.unwrap();
     let state = replay(&market).await;
     assert!(state.matching_paused && state.cancelled.contains(&(demand.developer, demand_hash)));
@@ -145,7 +153,7 @@ async fn the_events_of_a_whole_life_add_up_to_the_contract() {
     for _ in 0..4 {
         market.next_epoch().await;
     }
-    agent.send(&calls::close_deal(address, id)).await.unwrap();
+    agent.send(&calls::close_deal(address, &reference)).await.unwrap();
     let free = market.reader.free_balance(demand.developer).await.unwrap();
     developer.send(&calls::withdraw(address, free, demand.developer)).await.unwrap();
     let state = replay(&market).await;

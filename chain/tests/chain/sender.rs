@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use chain::{ChainError, PreparedTx, calls, testing::TestMarket};
-use common::{event::MarketEvent, ids::Address};
+use common::{
+    deal::DealRef,
+    event::MarketEvent,
+    ids::{Address, OfferHash},
+};
 
 use crate::offers::{atoms, developer_offer, provider_offer};
 
@@ -15,8 +19,11 @@ async fn a_call_that_would_fail_is_not_sent_and_says_why() {
     assert_eq!(error.to_string(), "withdraw was reverted: BalanceTooLow(free: 0, needed: 10)");
     assert!(!error.is_transient());
 
-    let error = sender.prepare(&calls::close_deal(market.market, common::ids::DealId([1; 32]))).await.unwrap_err();
-    assert!(error.to_string().starts_with("closeDeal was reverted: DealNotOpen(dealId: 0x0101"), "{error}");
+    let unknown =
+        DealRef { developer_offer: OfferHash([1; 32]), provider: sender.address(), provider_offer: OfferHash([2; 32]) };
+    let id = chain::deal_id(unknown.developer_offer, unknown.provider);
+    let error = sender.prepare(&calls::close_deal(market.market, &unknown)).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("closeDeal was reverted: DealNotOpen(dealId: {id})"));
     let pause = sender.send(&calls::set_matching_paused(market.market, true)).await.unwrap_err();
     assert!(pause.to_string().contains(&format!("NotOperator(caller: {})", sender.address())), "{pause}");
 }

@@ -37,12 +37,13 @@ pub(crate) async fn run(args: CancelArgs, output: &Output) -> anyhow::Result<()>
     let contract = market.terms.market;
     let active = market.deployment(args.offer).await?.deals.into_iter().filter(|deal| deal.state == DealState::Active);
     let deals: Vec<DealId> = active.filter(|_| !args.keep_deals).map(|deal| deal.id).collect();
+    let references = wallet.references(&deals).await?;
     let mut calls = Vec::new();
     if !wallet.reader.is_cancelled(wallet.key.address(), args.offer).await? {
         calls.push(calls::cancel_offer(contract, args.offer));
     }
     if !deals.is_empty() {
-        calls.push(calls::cancel_deals(contract, &deals));
+        calls.push(calls::cancel_deals(contract, &references));
     }
     if calls.is_empty() {
         let lines = [format!("offer {} is cancelled already and has no active deal", args.offer)];

@@ -5,7 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use chain::{Key, MarketReader, OfferDomain, Rpc, TxReceipt, TxSender};
 use clap::Args;
-use common::market::MarketTerms;
+use common::{
+    deal::DealRef,
+    ids::{DealId, OfferHash},
+    market::MarketTerms,
+};
 use serde_json::Value;
 
 use crate::{
@@ -72,6 +76,18 @@ pub(crate) struct Wallet {
     pub(crate) sender: TxSender,
 }
 
+impl Wallet {
+    /// What calls of the contract name these deals by.
+    pub(crate) async fn references(&self, deals: &[DealId]) -> anyhow::Result<Vec<DealRef>> {
+        let mut references = Vec::with_capacity(deals.len());
+        for id in deals {
+            let deal = self.reader.deal(*id).await?.with_context(|| format!("the chain knows no deal {id}"))?;
+            references.push(deal.reference());
+        }
+        Ok(references)
+    }
+}
+
 impl ApiArgs {
     /// Asks the market for its terms.
     pub(crate) async fn connect(&self) -> anyhow::Result<Market> {
@@ -83,7 +99,7 @@ impl ApiArgs {
 
 impl GatewayArgs {
     /// URL of a deployment.
-    pub(crate) fn url_of(&self, offer: common::ids::OfferHash, path: &str) -> String {
+    pub(crate) fn url_of(&self, offer: OfferHash, path: &str) -> String {
         let slash = if path.starts_with('/') { "" } else { "/" };
         format!("{}/d/{offer}{slash}{path}", self.gateway.trim_end_matches('/'))
     }
@@ -170,7 +186,6 @@ impl Market {
 
 #[cfg(test)]
 mod tests {
-    use common::ids::OfferHash;
 
     use super::*;
 

@@ -71,6 +71,9 @@ pub(crate) struct DraftArgs {
     /// Only this account may match the offer
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) matcher: Option<Address>,
+    /// Paid for each replica placed to whoever sends the match, such as 0.05.
+    #[arg(long, value_name = "USDC", value_parser = Atoms::parse_tokens)]
+    pub(crate) matcher_fee: Option<Atoms>,
 }
 
 /// A worker that could be hosted.
@@ -151,6 +154,7 @@ impl DraftArgs {
             valid_until: subject.now.saturating_add(valid_for),
             nonce: subject.nonce,
             matcher: self.matcher.unwrap_or_default(),
+            matcher_fee: self.matcher_fee.unwrap_or_default(),
             allow: self.allow.clone(),
             deny: self.deny.clone(),
             artifact_url: subject.artifact_url.clone(),
@@ -281,6 +285,8 @@ mod tests {
             &address,
             "--matcher",
             &address,
+            "--matcher-fee",
+            "0.05",
         ]);
         assert_eq!(offer.size, Resources { milli_cpu: 500, memory_mib: 1_024 });
         assert_eq!(offer.regions, ["eu-de".parse().unwrap(), "na".parse().unwrap()]);
@@ -291,6 +297,7 @@ mod tests {
         assert_eq!(offer.valid_until, 4_600);
         assert_eq!(offer.features.names(), ["wasi:keyvalue"]);
         assert_eq!((offer.allow.len(), offer.deny.len(), offer.matcher), (1, 1, Address([0xaa; 20])));
+        assert_eq!(offer.matcher_fee.get(), 50_000);
     }
 
     #[test]

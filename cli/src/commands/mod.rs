@@ -6,6 +6,7 @@
 pub(crate) mod amount;
 mod cancel;
 pub(crate) mod connection;
+mod contracts;
 mod deploy;
 mod draft;
 mod explain;
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     /// Run an HTTP front door
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
+    /// Make a market on a chain
+    #[command(subcommand)]
+    Contracts(contracts::ContractsCommand),
 }
 
 /// Runs one command.
@@ -78,5 +82,6 @@ pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<()>
         Command::Keys(command) => keys::run(command, output),
         Command::Provider(command) => provider::run(command, output).await,
         Command::Gateway(command) => gateway::run(command).await,
+        Command::Contracts(command) => contracts::run(command, output).await,
     }
 }

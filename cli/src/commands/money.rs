@@ -250,7 +250,9 @@ pub(crate) async fn fund(args: FundArgs, output: &Output) -> anyhow::Result<()> 
     let market = args.api.connect().await?;
     let wallet = args.rpc.wallet(&market.terms, args.key.load(output)?).await?;
     ensure_free(&wallet, args.amount).await?;
-    let receipt = wallet.sender.send(&calls::fund_deal(market.terms.market, args.deal, args.amount)).await?;
+    let references = wallet.references(&[args.deal]).await?;
+    let deal = references.first().with_context(|| format!("the chain knows no deal {}", args.deal))?;
+    let receipt = wallet.sender.send(&calls::fund_deal(market.terms.market, deal, args.amount)).await?;
     let paid_until = wallet.reader.deal(args.deal).await?.map(|deal| deal.paid_until);
     let until = paid_until.map(|epoch| format!(", now paid up to epoch {epoch}")).unwrap_or_default();
     let line = format!("deal {} funded with {}{until}", args.deal, args.amount);

@@ -203,6 +203,7 @@ impl Stage {
             valid_until: SystemClock.unix_seconds().saturating_add(3_600),
             nonce: 0,
             matcher: Address::ZERO,
+            matcher_fee: Atoms::ZERO,
             allow: Vec::new(),
             deny: Vec::new(),
             artifact_url: url,
@@ -350,12 +351,16 @@ impl Stage {
     async fn cancel(&mut self, hash: OfferHash, survivor: Deal) -> anyhow::Result<()> {
         let deals = self.live_deals(hash).await?;
         ensure!(deals.iter().any(|deal| deal.id == survivor.id), "the surviving deal has ended");
-        let ids: Vec<DealId> = deals.iter().map(|deal| deal.id).collect();
+        let reader = self.reader()?.clone();
+        let mut references = Vec::new();
+        for deal in &deals {
+            references.push(reader.deal(deal.id).await?.context("the deal is gone")?.reference());
+        }
         let market = self.market()?;
         market.chain.node().give_gas(&self.developer.address().to_string()).await?;
         let contract = market.deployment.market;
         let developer = TxSender::new(Rpc::new(&[market.chain.url().to_owned()])?, self.developer.clone()).await?;
-        let both = vec![calls::cancel_offer(contract, hash), calls::cancel_deals(contract, &ids)];
+        let both = vec![calls::cancel_offer(contract, hash), calls::cancel_deals(contract, &references)];
         let receipt = developer.send(&calls::multicall(contract, both)).await?;
         let at_once = refunded(&receipt)?;
         let details = vec![
@@ -363,10 +368,9 @@ impl Stage {
             format!("{at_once} for epochs to come is free again at once"),
         ];
         self.story.done("the developer cancels", details);
-        let reader = self.reader()?.clone();
         self.wait("the last epochs to be settled and the deals to be closed", async |_: &mut Self| {
-            for id in &ids {
-                if reader.deal(*id).await?.is_none_or(|deal| deal.state != DealState::Ended) {
+            for deal in &deals {
+                if reader.deal(deal.id).await?.is_none_or(|deal| deal.state != DealState::Ended) {
                     return Ok(None);
                 }
             }
@@ -519,13 +523,17 @@ async fn payments(
     let head = reader.rpc().head().await?.number;
     let mut paid_by_deal = BTreeMap::<DealId, (u32, Atoms)>::new();
     for placed in reader.blocks(from, head).await?.iter().flat_map(|block| &block.events) {
-        if let MarketEvent::DealSettled { deal_id, epochs_paid, paid, .. } = &placed.event
+        if let MarketEvent::DealSettled { deal_id, paid, .. } = &placed.event
             && deals.contains(deal_id)
         {
-            let (epochs, amount) = paid_by_deal.entry(*deal_id).or_default();
-            *epochs = epochs.saturating_add(*epochs_paid);
+            let (_, amount) = paid_by_deal.entry(*deal_id).or_default();
             *amount = amount.checked_add(*paid)?;
         }
+    }
+    for (id, (epochs, amount)) in &mut paid_by_deal {
+        // The price of these deals is never changed.
+        let price = reader.deal(*id).await?.context("the deal is gone")?.price_per_epoch;
+        *epochs = u32::try_from(amount.get().checked_div(price.get()).unwrap_or_default())?;
     }
     Ok(paid_by_deal)
 }

@@ -2,13 +2,12 @@
 pragma solidity ^0.8.30;
 
 import {FixedPointMathLib} from "solady/utils/FixedPointMathLib.sol";
-import {IMarket} from "../interfaces/IMarket.sol";
-import {DealTerms, Terms} from "../libraries/DealTerms.sol";
 import {Deal, DealWord} from "../libraries/DealWord.sol";
+import {DemandWord} from "../libraries/DemandWord.sol";
 import {EpochBitmap} from "../libraries/EpochBitmap.sol";
-import {DealId, DealState, DealView, EndCause, Epoch, OfferHash, Reason} from "../types/Types.sol";
-import {Attestations} from "./Attestations.sol";
-import {OfferBook} from "./OfferBook.sol";
+import {SupplyWord} from "../libraries/SupplyWord.sol";
+import {DealId, DealRef, DealState, EndCause, Epoch, OfferHash} from "../types/Types.sol";
+import {MarketBase} from "./MarketBase.sol";
 
 /// @title Deals
 /// @notice Paying for deals: what is settled, what stays locked, and when the money ends.
@@ -24,137 +23,143 @@ import {OfferBook} from "./OfferBook.sol";
 ///    cover. Nothing from there on is charged, attested or not; what lies before is fully locked and still paid.
 /// 5. An unfunded deal goes on with epoch `c + 1` at the first settlement at which everything before the gap is
 ///    settled and lock and free balance hold at least one epoch's price. The gap itself is never charged.
-abstract contract Deals is OfferBook, Attestations {
+///
+/// `p` is the old price for epochs before the last change of the deal took effect, and the new one from there on.
+abstract contract Deals is MarketBase {
+    using DemandWord for uint256;
     using EpochBitmap for EpochBitmap.Bitmap;
 
-    /// @dev What one settlement does.
-    struct Settlement {
-        uint256 current;
-        uint256 funds;
-        uint256 served;
-        uint256 paid;
-        uint256 toppedUp;
+    /// @dev What a deal was made of, as far as the chain keeps it.
+    struct Terms {
+        OfferHash developerOffer;
+        OfferHash providerOffer;
+        address provider;
+        address developer;
+        address agent;
+        address payout;
+        uint256 offerNumber;
+        uint256 prepaidEpochs;
+        uint256 milliCpu;
+        uint256 memoryMib;
+        // Epochs before `priceFrom` cost `oldPrice`.
+        uint256 priceFrom;
+        uint256 oldPrice;
     }
 
-    mapping(DealId => uint256 word) private _deals;
+    /// @dev The deal, which must not have ended, and its terms.
+    function _openDeal(DealRef calldata ref)
+        internal
+        view
+        returns (DealId dealId, Deal memory item, Terms memory terms)
+    {
+        dealId = _dealIdOf(ref.developerOffer, ref.provider);
+        DealWord.unpack(_deals[dealId], item);
+        if (item.state == DealState.None || item.state == DealState.Ended) revert DealNotOpen(dealId);
+        terms = _hostTerms(ref.provider, ref.providerOffer);
+        if (terms.offerNumber != item.offerNumber) revert ProviderOfferMismatch(dealId);
+        _readTerms(dealId, item, terms, ref.developerOffer);
+    }
 
-    /// @inheritdoc IMarket
-    function claim(DealId[] calldata dealIds) external returns (uint256 paid) {
-        for (uint256 i = 0; i < dealIds.length; ++i) {
-            Deal memory item = DealWord.unpack(_deals[dealIds[i]]);
-            if (item.state == DealState.None) {
-                emit ClaimSkipped(dealIds[i], Reason.DealUnknown);
-            } else if (item.state == DealState.Ended) {
-                emit ClaimSkipped(dealIds[i], Reason.DealAlreadyEnded);
-            } else {
-                paid += _settle(dealIds[i], item, DealTerms.read(item.termsNumber, item.termsIndex));
-                _store(dealIds[i], item);
+    /// @dev The provider's part, the same for all deals of a provider offer.
+    function _hostTerms(address provider, OfferHash providerOffer) internal view returns (Terms memory terms) {
+        uint256 supply = _supplies[provider][OfferHash.unwrap(providerOffer)];
+        terms.providerOffer = providerOffer;
+        terms.provider = provider;
+        terms.agent = SupplyWord.agent(supply);
+        terms.offerNumber = SupplyWord.number(supply);
+        terms.payout = _payoutOf(provider, providerOffer, supply);
+    }
+
+    /// @dev The account that is paid for deals of a provider offer, of which `supply` is kept.
+    function _payoutOf(address provider, OfferHash providerOffer, uint256 supply) internal view returns (address) {
+        return supply & SupplyWord.PAYOUT == 0 ? provider : _payouts[OfferHash.unwrap(providerOffer)];
+    }
+
+    /// @dev The rest of the terms of one deal.
+    function _readTerms(DealId dealId, Deal memory item, Terms memory terms, OfferHash developerOffer) internal view {
+        uint256 demand = _demands[OfferHash.unwrap(developerOffer)];
+        terms.developerOffer = developerOffer;
+        terms.developer = demand.developer();
+        terms.prepaidEpochs = demand.prepaidEpochs();
+        terms.milliCpu = demand.milliCpu();
+        terms.memoryMib = demand.memoryMib();
+        terms.priceFrom = 0;
+        if (!item.isChanged) return;
+        Change storage change = _changes[dealId];
+        terms.priceFrom = change.from;
+        terms.oldPrice = change.oldPrice;
+        terms.milliCpu = change.milliCpu;
+        terms.memoryMib = change.memoryMib;
+    }
+
+    /// @dev Settles by the rule above and says what was paid, which is left for the caller to credit, as `item` is to
+    /// store.
+    ///
+    /// Arithmetic is unchecked here and below: `funds` has 64 bits, everything that is paid or locked comes out of it,
+    /// and an epoch has 32 bits as a price has 48, so that no product reaches 81.
+    function _settle(DealId dealId, Deal memory item, Terms memory terms) internal returns (uint256 paid) {
+        unchecked {
+            uint256 current = _currentEpoch();
+            uint256 gapBefore = item.unfundedSince;
+            uint256 settledBefore = item.settledUntil;
+            uint256 free = _freeOf(terms.developer);
+            // All that may be spent; what exceeds 64 bits could not be locked.
+            uint256 funds = FixedPointMathLib.min(item.locked + free, type(uint64).max);
+            paid = _payServed(item, terms, current, funds);
+            if (gapBefore != 0) _resumeIfFunded(item, current, funds - paid);
+            uint256 toppedUp = _renewLock(item, terms, current, funds, paid);
+            if (toppedUp != 0) _debit(terms.developer, toppedUp);
+            bool isChanged = item.settledUntil != settledBefore;
+            // All of this was before a gap that opens now, but none of it is behind one that ends now.
+            if (isChanged && gapBefore <= item.unfundedSince) {
+                uint256 fundedFor = item.fundedFor + item.settledUntil - settledBefore;
+                item.fundedFor = FixedPointMathLib.min(fundedFor, DealWord.MAX_FUNDED_FOR);
+            }
+            isChanged = isChanged || paid != 0 || toppedUp != 0;
+            if (isChanged) {
+                Epoch settledUntil = Epoch.wrap(uint32(item.settledUntil));
+                emit DealSettled(dealId, uint64(paid), uint64(toppedUp), settledUntil);
+            }
+            // Said again after each settlement during which it stays so.
+            if (item.unfundedSince != 0 && (isChanged || gapBefore == 0)) {
+                emit DealUnfunded(dealId, Epoch.wrap(uint32(item.unfundedSince)));
             }
         }
     }
 
-    /// @inheritdoc IMarket
-    function fundDeal(DealId dealId, uint64 amount) external {
-        if (amount == 0) revert ZeroAmount();
-        Deal memory item = _openDeal(dealId);
-        Terms memory terms = DealTerms.read(item.termsNumber, item.termsIndex);
-        _settle(dealId, item, terms);
-        _debit(msg.sender, amount);
-        uint256 locked = uint256(item.locked) + amount;
-        if (locked > type(uint64).max) revert BalanceTooLarge(locked);
-        item.locked = uint64(locked);
-        emit DealFunded(dealId, msg.sender, amount, _paidUntil(item, terms.pricePerEpoch));
-        if (item.unfundedSince != 0) {
-            _settle(dealId, item, terms);
-            if (item.unfundedSince != 0) emit DealUnfunded(dealId, Epoch.wrap(item.unfundedSince));
-        }
-        _store(dealId, item);
+    /// @dev Settles one deal, credits the payout account, and leaves `item` for the caller to store.
+    function _settleAndCredit(DealId dealId, Deal memory item, Terms memory terms) internal {
+        uint256 paid = _settle(dealId, item, terms);
+        if (paid != 0) _credit(terms.payout, paid);
     }
 
-    /// @inheritdoc IMarket
-    function dealIdOf(OfferHash developerOffer, address provider) public pure returns (DealId) {
-        return DealId.wrap(keccak256(abi.encode(developerOffer, provider)));
-    }
-
-    /// @inheritdoc IMarket
-    function deal(DealId dealId) external view returns (DealView memory) {
-        DealView memory shown;
-        Deal memory item = DealWord.unpack(_deals[dealId]);
-        if (item.state == DealState.None) return shown;
-        Terms memory terms = DealTerms.read(item.termsNumber, item.termsIndex);
-        shown.developerOffer = OfferHash.wrap(terms.developerOffer);
-        shown.providerOffer = OfferHash.wrap(terms.providerOffer);
-        shown.developer = terms.developer;
-        shown.provider = terms.provider;
-        shown.agent = terms.agent;
-        shown.payout = terms.payout;
-        shown.milliCpu = terms.milliCpu;
-        shown.memoryMib = terms.memoryMib;
-        shown.pricePerEpoch = terms.pricePerEpoch;
-        shown.startEpoch = Epoch.wrap(terms.startEpoch);
-        shown.endEpoch = Epoch.wrap(item.endEpoch);
-        shown.settledUntil = Epoch.wrap(item.settledUntil);
-        shown.paidUntil = _paidUntil(item, terms.pricePerEpoch);
-        shown.locked = item.locked;
-        shown.bond = item.state == DealState.Ended ? 0 : _bondOf(terms);
-        shown.unfundedSince = Epoch.wrap(item.unfundedSince);
-        shown.state = item.state;
-        shown.cause = item.cause;
-        return shown;
-    }
-
-    function _store(DealId dealId, Deal memory item) internal {
+    /// @dev Moves the end forward to `end`; money for later epochs returns. No effect on a deal that ends by then.
+    function _endBy(DealId dealId, Deal memory item, Terms memory terms, uint256 end, EndCause cause) internal {
+        if (end >= item.endEpoch) return;
+        // Before settling, so that nothing is locked for epochs that will not be.
+        item.endEpoch = end;
+        item.state = DealState.Ending;
+        item.cause = cause;
+        _settleAndCredit(dealId, item, terms);
+        uint256 refund = _takeExcess(item, terms);
         _deals[dealId] = DealWord.pack(item);
+        _credit(terms.developer, refund);
+        emit DealEnding(dealId, cause, Epoch.wrap(uint32(end)), uint64(refund));
     }
 
-    /// @dev Whether a deal of this id was ever opened.
-    function _exists(DealId dealId) internal view returns (bool) {
-        return _deals[dealId] != 0;
-    }
-
-    /// @dev The deal, which must not have ended.
-    function _openDeal(DealId dealId) internal view returns (Deal memory item) {
-        item = DealWord.unpack(_deals[dealId]);
-        if (item.state == DealState.None || item.state == DealState.Ended) revert DealNotOpen(dealId);
-    }
-
-    /// @dev Follows from constants, so it needs no place of its own. A match makes sure that it fits.
-    function _bondOf(Terms memory terms) internal view returns (uint64) {
-        return uint64(terms.pricePerEpoch * BOND_EPOCHS);
-    }
-
-    /// @dev Settles by the rule above. Balances are stored here; `item` is left for the caller to store.
-    ///
-    /// Arithmetic is unchecked here and below: `funds` has 64 bits, everything that is paid or locked comes out of it,
-    /// and an epoch has 32 bits as a price has 64, so that no product reaches 97.
-    function _settle(DealId dealId, Deal memory item, Terms memory terms) internal returns (uint256) {
-        Settlement memory s;
-        s.current = _currentEpoch();
-        bool wasUnfunded = item.unfundedSince != 0;
-        uint256 settledBefore = item.settledUntil;
+    /// @dev Takes out of the lock what no billed epoch can need. The deal is settled.
+    function _takeExcess(Deal memory item, Terms memory terms) internal pure returns (uint256 excess) {
+        uint256 needed = _cost(item, terms, item.settledUntil, _billedUntil(item));
+        excess = FixedPointMathLib.zeroFloorSub(item.locked, needed);
         unchecked {
-            // All that may be spent; what exceeds 64 bits could not be locked.
-            uint256 funds = uint256(item.locked) + _accounts[terms.developer].free;
-            s.funds = FixedPointMathLib.min(funds, type(uint64).max);
+            item.locked -= excess;
         }
-        _countServed(s, item, terms);
-        if (wasUnfunded) _resumeIfFunded(s, item, terms);
-        _renewLock(s, item, terms);
-        if (s.toppedUp != 0) _debit(terms.developer, s.toppedUp);
-        if (s.paid != 0) _credit(terms.payout, s.paid);
-        bool changed = s.paid != 0 || s.toppedUp != 0 || item.settledUntil != settledBefore;
-        if (changed) _emitSettled(dealId, s, item, terms);
-        // Said again after each settlement during which it stays so.
-        if (item.unfundedSince != 0 && (changed || !wasUnfunded)) {
-            emit DealUnfunded(dealId, Epoch.wrap(item.unfundedSince));
-        }
-        return s.paid;
     }
 
     /// @dev First epoch from which on the lock pays nothing.
-    function _paidUntil(Deal memory item, uint256 price) internal pure returns (Epoch) {
+    function _paidUntil(Deal memory item, Terms memory terms) internal pure returns (Epoch) {
         uint256 until = item.unfundedSince;
-        if (until == 0) until = _coveredUntil(item, price);
+        if (until == 0) until = _reach(item, terms, item.settledUntil, item.locked);
         return Epoch.wrap(uint32(FixedPointMathLib.min(until, item.endEpoch)));
     }
 
@@ -164,79 +169,111 @@ abstract contract Deals is OfferBook, Attestations {
         return FixedPointMathLib.min(item.unfundedSince, item.endEpoch);
     }
 
-    /// @dev Rules 1 and 2: how far is settled, how many epochs that pays.
-    function _countServed(Settlement memory s, Deal memory item, Terms memory terms) private view {
-        EpochBitmap.Bitmap storage attested = _attested[terms.agent];
-        uint256 from = item.settledUntil;
+    /// @dev A price is below 2^48 and the constant below 2^14.
+    function _bondOf(Deal memory item) internal view returns (uint256) {
+        unchecked {
+            return item.price * BOND_EPOCHS;
+        }
+    }
+
+    /// @dev Price of the epochs in `[from, to)`.
+    function _cost(Deal memory item, Terms memory terms, uint256 from, uint256 to) internal pure returns (uint256) {
+        unchecked {
+            if (from >= to) return 0;
+            if (from >= terms.priceFrom) return (to - from) * item.price;
+            uint256 oldUntil = FixedPointMathLib.min(to, terms.priceFrom);
+            return (oldUntil - from) * terms.oldPrice + (to - oldUntil) * item.price;
+        }
+    }
+
+    /// @dev How far `funds` pay all epochs from `from` on.
+    function _reach(Deal memory item, Terms memory terms, uint256 from, uint256 funds) private pure returns (uint256) {
+        unchecked {
+            if (from < terms.priceFrom) {
+                uint256 old = (terms.priceFrom - from) * terms.oldPrice;
+                if (funds < old) return from + funds / terms.oldPrice;
+                funds -= old;
+                from = terms.priceFrom;
+            }
+            return item.price == 0 ? type(uint64).max : from + funds / item.price;
+        }
+    }
+
+    /// @dev Rules 1 and 2: how far is settled, and what that pays.
+    function _payServed(Deal memory item, Terms memory terms, uint256 current, uint256 funds)
+        private
+        view
+        returns (uint256 paid)
+    {
         uint256 limit = _billedUntil(item);
-        uint256 to = FixedPointMathLib.max(from, FixedPointMathLib.min(_closedBefore(s.current), limit));
-        to = attested.runEnd(to, FixedPointMathLib.min(s.current, limit));
-        uint256 price = terms.pricePerEpoch;
+        if (item.settledUntil < terms.priceFrom) {
+            uint256 oldLimit = FixedPointMathLib.min(limit, terms.priceFrom);
+            paid = _payServedAt(item, terms.agent, current, oldLimit, terms.oldPrice, funds);
+            if (item.settledUntil != terms.priceFrom) return paid;
+            funds -= paid;
+        }
+        return paid + _payServedAt(item, terms.agent, current, limit, item.price, funds);
+    }
+
+    /// @dev The same for epochs of one price, before `limit`.
+    function _payServedAt(Deal memory item, address agent, uint256 current, uint256 limit, uint256 price, uint256 funds)
+        private
+        view
+        returns (uint256 paid)
+    {
+        EpochBitmap.Bitmap storage attested = _attested[agent];
+        uint256 from = item.settledUntil;
+        uint256 to = FixedPointMathLib.max(from, FixedPointMathLib.min(_closedBefore(current), limit));
+        to = attested.runEnd(to, FixedPointMathLib.min(current, limit));
         uint256 served = attested.count(from, to);
         unchecked {
             // Before a gap everything is locked, so only a funded deal can run out here.
-            if (item.unfundedSince == 0 && price != 0 && s.funds < (served + 1) * price) {
-                served = s.funds / price;
+            if (item.unfundedSince == 0 && price != 0 && funds < (served + 1) * price) {
+                served = funds / price;
                 to = attested.endOfNth(from, to, served);
             }
-            s.paid = served * price;
+            item.settledUntil = to;
+            return served * price;
         }
-        s.served = served;
-        item.settledUntil = uint32(to);
     }
 
     /// @dev Rule 5.
-    function _resumeIfFunded(Settlement memory s, Deal memory item, Terms memory terms) private pure {
-        if (item.settledUntil < item.unfundedSince) return;
+    function _resumeIfFunded(Deal memory item, uint256 current, uint256 funds) private pure {
         unchecked {
-            uint256 next = s.current + 1;
-            if (s.funds - s.paid < terms.pricePerEpoch || next >= item.endEpoch) return;
+            uint256 next = current + 1;
+            if (item.settledUntil < item.unfundedSince || funds < item.price || next >= item.endEpoch) return;
             item.unfundedSince = 0;
-            item.settledUntil = uint32(next);
-            item.fundedSince = uint32(next);
+            item.settledUntil = next;
+            item.fundedFor = 0;
         }
     }
 
     /// @dev Rules 3 and 4.
-    function _renewLock(Settlement memory s, Deal memory item, Terms memory terms) private pure {
-        uint256 left = FixedPointMathLib.zeroFloorSub(item.locked, s.paid);
+    /// @return toppedUp What the developer's free balance gives.
+    function _renewLock(Deal memory item, Terms memory terms, uint256 current, uint256 funds, uint256 paid)
+        private
+        pure
+        returns (uint256 toppedUp)
+    {
+        uint256 left = FixedPointMathLib.zeroFloorSub(item.locked, paid);
         if (item.unfundedSince != 0) {
-            item.locked = uint64(left);
-            return;
+            item.locked = left;
+            return 0;
         }
-        uint256 price = terms.pricePerEpoch;
-        uint256 settled = item.settledUntil;
-        uint256 end = item.endEpoch;
         unchecked {
-            uint256 next = s.current + 1;
-            uint256 ahead = FixedPointMathLib.max(FixedPointMathLib.zeroFloorSub(next, settled), terms.prepaidEpochs);
-            ahead = FixedPointMathLib.min(ahead, FixedPointMathLib.zeroFloorSub(end, settled));
-            uint256 affordable = price == 0 ? ahead : (s.funds - s.paid) / price;
-            uint256 locked = FixedPointMathLib.max(left, FixedPointMathLib.min(ahead, affordable) * price);
-            s.toppedUp = locked + s.paid - item.locked;
-            item.locked = uint64(locked);
+            uint256 settled = item.settledUntil;
+            uint256 throughCurrent = FixedPointMathLib.min(current + 1, item.endEpoch);
+            uint256 wanted = FixedPointMathLib.min(settled + terms.prepaidEpochs, item.endEpoch);
+            wanted = FixedPointMathLib.max(wanted, throughCurrent);
+            uint256 affordable = _reach(item, terms, settled, funds - paid);
+            uint256 until = FixedPointMathLib.min(wanted, affordable);
+            uint256 locked = FixedPointMathLib.max(left, _cost(item, terms, settled, until));
+            toppedUp = locked + paid - item.locked;
+            item.locked = locked;
             // All that was wanted is locked, which reaches through the current epoch.
-            if (ahead <= affordable) return;
-            uint256 covered = settled + locked / price;
-            if (covered < FixedPointMathLib.min(next, end)) item.unfundedSince = uint32(covered);
+            if (wanted <= affordable) return toppedUp;
+            uint256 covered = _reach(item, terms, settled, locked);
+            if (covered < throughCurrent) item.unfundedSince = covered;
         }
-    }
-
-    function _coveredUntil(Deal memory item, uint256 price) private pure returns (uint256) {
-        unchecked {
-            return price == 0 ? type(uint32).max : item.settledUntil + item.locked / price;
-        }
-    }
-
-    function _emitSettled(DealId dealId, Settlement memory s, Deal memory item, Terms memory terms) private {
-        emit DealSettled(
-            dealId,
-            terms.payout,
-            uint32(s.served),
-            uint64(s.paid),
-            uint64(s.toppedUp),
-            Epoch.wrap(item.settledUntil),
-            _paidUntil(item, terms.pricePerEpoch)
-        );
     }
 }

@@ -2,75 +2,74 @@
 pragma solidity ^0.8.30;
 
 import {FixedPointMathLib} from "solady/utils/FixedPointMathLib.sol";
-import {IMarket} from "../interfaces/IMarket.sol";
-import {DealTerms, Terms} from "../libraries/DealTerms.sol";
-import {Deal} from "../libraries/DealWord.sol";
+import {IMarketExtension} from "../interfaces/IMarketExtension.sol";
+import {Deal, DealWord} from "../libraries/DealWord.sol";
+import {DemandWord} from "../libraries/DemandWord.sol";
 import {EpochBitmap} from "../libraries/EpochBitmap.sol";
-import {DealId, DealState, EndCause, Epoch} from "../types/Types.sol";
+import {OfferHashing} from "../libraries/OfferHashing.sol";
+import {Signatures} from "../libraries/Signatures.sol";
+import {SupplyWord} from "../libraries/SupplyWord.sol";
+import {DealId, DealRef, DealState, EndCause, Epoch, OfferHash, Receipt} from "../types/Types.sol";
 import {Deals} from "./Deals.sol";
 
 /// @title Endings
-/// @notice How deals end: cancelled, left with notice, evicted, or closed when nothing can be attested any more.
-/// An ended deal gives back its capacity and its place in the developer offer.
-abstract contract Endings is Deals {
+/// @notice How deals end otherwise than by their developer: left with notice, evicted, slashed, or closed when nothing
+/// can be attested any more. An ended deal gives back its capacity and its place in the developer offer.
+abstract contract Endings is IMarketExtension, Deals {
     using EpochBitmap for EpochBitmap.Bitmap;
+    using OfferHashing for Receipt;
 
-    /// @inheritdoc IMarket
-    function cancelDeals(DealId[] calldata dealIds) external {
-        uint256 end = _currentEpoch() + 1;
-        for (uint256 i = 0; i < dealIds.length; ++i) {
-            Deal memory item = _openDeal(dealIds[i]);
-            Terms memory terms = DealTerms.read(item.termsNumber, item.termsIndex);
-            if (terms.developer != msg.sender) revert NotDeveloper(dealIds[i], msg.sender);
-            _endBy(dealIds[i], item, terms, end, EndCause.DeveloperCancelled);
-        }
-    }
-
-    /// @inheritdoc IMarket
-    function giveNotice(DealId[] calldata dealIds) external {
+    /// @inheritdoc IMarketExtension
+    function giveNotice(DealRef[] calldata deals) external {
         uint256 end = _currentEpoch() + 1 + NOTICE_EPOCHS;
-        for (uint256 i = 0; i < dealIds.length; ++i) {
-            Deal memory item = _openDeal(dealIds[i]);
-            Terms memory terms = DealTerms.read(item.termsNumber, item.termsIndex);
-            if (terms.provider != msg.sender && terms.agent != msg.sender) revert NotProvider(dealIds[i], msg.sender);
-            _endBy(dealIds[i], item, terms, end, EndCause.ProviderLeft);
+        for (uint256 i = 0; i < deals.length; ++i) {
+            (DealId dealId, Deal memory item, Terms memory terms) = _openDeal(deals[i]);
+            if (terms.provider != msg.sender && terms.agent != msg.sender) revert NotProvider(dealId, msg.sender);
+            _endBy(dealId, item, terms, end, EndCause.ProviderLeft);
         }
     }
 
-    /// @inheritdoc IMarket
-    function evict(DealId dealId) external {
-        Deal memory item = _openDeal(dealId);
-        Terms memory terms = DealTerms.read(item.termsNumber, item.termsIndex);
-        _settle(dealId, item, terms);
+    /// @inheritdoc IMarketExtension
+    function evict(DealRef calldata ref) external {
+        (DealId dealId, Deal memory item, Terms memory terms) = _openDeal(ref);
+        _settleAndCredit(dealId, item, terms);
         if (!_isEvictable(item, terms)) revert NotEvictable(dealId);
         _finish(dealId, item, terms, EndCause.ProviderEvicted);
     }
 
-    /// @inheritdoc IMarket
-    function closeDeal(DealId dealId) external {
-        Deal memory item = _openDeal(dealId);
-        Terms memory terms = DealTerms.read(item.termsNumber, item.termsIndex);
-        _settle(dealId, item, terms);
+    /// @inheritdoc IMarketExtension
+    function closeDeal(DealRef calldata ref) external {
+        (DealId dealId, Deal memory item, Terms memory terms) = _openDeal(ref);
+        _settleAndCredit(dealId, item, terms);
         EndCause cause = _closingCause(dealId, item);
         // Whoever comes first, the provider to close or anybody to evict, the bond goes the same way.
         if (_isEvictable(item, terms)) cause = EndCause.ProviderEvicted;
         _finish(dealId, item, terms, cause);
     }
 
-    /// @dev Moves the end forward to `end`; money for later epochs returns. No effect on a deal that ends by then.
-    function _endBy(DealId dealId, Deal memory item, Terms memory terms, uint256 end, EndCause cause) private {
-        if (end >= item.endEpoch) return;
-        // Before settling, so that nothing is locked for epochs that will not be.
-        item.endEpoch = uint32(end);
-        item.state = DealState.Ending;
-        item.cause = cause;
-        _settle(dealId, item, terms);
-        uint256 epochs = FixedPointMathLib.zeroFloorSub(_billedUntil(item), item.settledUntil);
-        uint256 refund = FixedPointMathLib.zeroFloorSub(item.locked, epochs * terms.pricePerEpoch);
-        item.locked -= uint64(refund);
-        _store(dealId, item);
-        _credit(terms.developer, refund);
-        emit DealEnding(dealId, cause, Epoch.wrap(item.endEpoch), uint64(refund));
+    /// @inheritdoc IMarketExtension
+    function slash(
+        DealRef calldata ref,
+        Receipt calldata first,
+        bytes calldata firstSignature,
+        Receipt calldata second,
+        bytes calldata secondSignature
+    ) external {
+        (DealId dealId, Deal memory item, Terms memory terms) = _openDeal(ref);
+        bool isSameDeal = DealId.unwrap(first.dealId) == DealId.unwrap(dealId)
+            && DealId.unwrap(second.dealId) == DealId.unwrap(dealId);
+        if (!isSameDeal || first.sequence != second.sequence || first.content == second.content) {
+            revert ReceiptsAgree();
+        }
+        _requireReceiptOf(terms.agent, first, firstSignature);
+        _requireReceiptOf(terms.agent, second, secondSignature);
+        _settleAndCredit(dealId, item, terms);
+        _finish(dealId, item, terms, EndCause.ProviderSlashed);
+    }
+
+    function _requireReceiptOf(address agent, Receipt calldata receipt, bytes calldata signature) private view {
+        bool isSigned = Signatures.isValid(agent, _hashTypedData(receipt.structHash()), signature);
+        if (!isSigned) revert SignatureInvalid(agent);
     }
 
     /// @dev Why the deal can be closed now; reverts when it can't. The deal is settled.
@@ -95,24 +94,27 @@ abstract contract Endings is Deals {
     /// settled.
     function _isEvictable(Deal memory item, Terms memory terms) private view returns (bool) {
         uint256 until = FixedPointMathLib.min(_closedBefore(_currentEpoch()), _billedUntil(item));
-        if (until < item.fundedSince + EVICT_AFTER_MISSED) return false;
+        // `settledUntil - fundedFor` is the first epoch since which the deal is funded, or a later one that lies further
+        // back than the constants reach.
+        if (until + item.fundedFor < item.settledUntil + EVICT_AFTER_MISSED) return false;
         return _attested[terms.agent].count(until - EVICT_AFTER_MISSED, until) == 0;
     }
 
     function _finish(DealId dealId, Deal memory item, Terms memory terms, EndCause cause) private {
-        uint64 refund = item.locked;
-        uint64 bond = _bondOf(terms);
-        address bondTo = cause == EndCause.ProviderEvicted ? terms.developer : terms.provider;
+        uint256 refund = item.locked;
+        uint256 bond = _bondOf(item);
+        bool isForfeit = cause == EndCause.ProviderEvicted || cause == EndCause.ProviderSlashed;
+        address bondTo = isForfeit ? terms.developer : terms.provider;
         item.locked = 0;
         item.state = DealState.Ended;
         item.cause = cause;
-        _store(dealId, item);
-        _developerRecords[terms.developerOffer].liveReplicas -= 1;
-        ProviderRecord storage supply = _providerRecords[terms.providerOffer];
-        supply.usedMilliCpu -= terms.milliCpu;
-        supply.usedMemoryMib -= terms.memoryMib;
+        _deals[dealId] = DealWord.pack(item);
+        _demands[OfferHash.unwrap(terms.developerOffer)] -= DemandWord.ONE_REPLICA;
+        bytes32 providerOffer = OfferHash.unwrap(terms.providerOffer);
+        uint256 supply = _supplies[terms.provider][providerOffer];
+        _supplies[terms.provider][providerOffer] = SupplyWord.release(supply, terms.milliCpu, terms.memoryMib);
         _credit(terms.developer, refund);
         _credit(bondTo, bond);
-        emit DealEnded(dealId, cause, refund, bondTo, bond);
+        emit DealEnded(dealId, cause, uint64(refund), bondTo, uint64(bond));
     }
 }

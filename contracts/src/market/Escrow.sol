@@ -5,37 +5,31 @@ import {IERC3009} from "openzeppelin/interfaces/draft-IERC3009.sol";
 import {IERC20} from "openzeppelin/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "openzeppelin/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "openzeppelin/token/ERC20/utils/SafeERC20.sol";
-import {IMarket} from "../interfaces/IMarket.sol";
+import {ReentrancyGuardTransient} from "openzeppelin/utils/ReentrancyGuardTransient.sol";
+import {IMarketCore} from "../interfaces/IMarketCore.sol";
 import {MarketBase} from "./MarketBase.sol";
 
 /// @title Escrow
 /// @notice One ledger of free balances. What is locked in deals or bonded has left it.
-abstract contract Escrow is MarketBase {
+/// @dev Only what calls the token is guarded against reentrancy. Nothing else calls out, but for the static calls that
+/// ask contracts about their signatures.
+abstract contract Escrow is IMarketCore, MarketBase, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
-
-    /// @dev One word, so that a match reads a signer's balance and nonce floor at once. Credits from deals may lift
-    /// `free` above the limit for deposits; 128 bits hold more than all of them together.
-    struct Account {
-        uint128 free;
-        uint64 nonceFloor;
-    }
 
     uint256 private constant BALANCE_LIMIT = 1 << 63;
 
-    mapping(address owner => Account) internal _accounts;
-
-    /// @inheritdoc IMarket
+    /// @inheritdoc IMarketCore
     function deposit(uint256 amount) external nonReentrant {
         _pull(msg.sender, msg.sender, amount);
     }
 
-    /// @inheritdoc IMarket
+    /// @inheritdoc IMarketCore
     function depositFor(address account, uint256 amount) external nonReentrant {
         if (account == address(0)) revert ZeroAddress();
         _pull(account, msg.sender, amount);
     }
 
-    /// @inheritdoc IMarket
+    /// @inheritdoc IMarketCore
     function depositWithPermit(address owner, uint256 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s)
         external
         nonReentrant
@@ -50,7 +44,7 @@ abstract contract Escrow is MarketBase {
         _pull(owner, owner, amount);
     }
 
-    /// @inheritdoc IMarket
+    /// @inheritdoc IMarketCore
     function depositWithAuthorization(
         address from,
         uint256 amount,
@@ -66,7 +60,7 @@ abstract contract Escrow is MarketBase {
         _creditArrived(from, from, before);
     }
 
-    /// @inheritdoc IMarket
+    /// @inheritdoc IMarketCore
     function withdraw(uint256 amount, address to) external nonReentrant {
         if (amount == 0) revert ZeroAmount();
         if (to == address(0)) revert ZeroAddress();
@@ -77,19 +71,9 @@ abstract contract Escrow is MarketBase {
         if (!IERC20(TOKEN).trySafeTransfer(to, amount)) revert TokenTransferFailed();
     }
 
-    /// @inheritdoc IMarket
+    /// @inheritdoc IMarketCore
     function freeBalance(address account) external view returns (uint256) {
-        return _accounts[account].free;
-    }
-
-    function _credit(address account, uint256 amount) internal {
-        _accounts[account].free += uint128(amount);
-    }
-
-    function _debit(address account, uint256 amount) internal {
-        uint256 free = _accounts[account].free;
-        if (free < amount) revert BalanceTooLow(free, amount);
-        _accounts[account].free = uint128(free - amount);
+        return _freeOf(account);
     }
 
     function _pull(address account, address from, uint256 amount) private {
@@ -103,9 +87,9 @@ abstract contract Escrow is MarketBase {
     function _creditArrived(address account, address from, uint256 before) private {
         uint256 arrived = IERC20(TOKEN).balanceOf(address(this)) - before;
         if (arrived == 0) revert ZeroAmount();
-        uint256 free = _accounts[account].free + arrived;
+        uint256 free = _freeOf(account) + arrived;
         if (free >= BALANCE_LIMIT) revert BalanceTooLarge(free);
-        _accounts[account].free = uint128(free);
+        _credit(account, arrived);
         emit Deposited(account, from, arrived);
     }
 }

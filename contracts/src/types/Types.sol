@@ -18,21 +18,22 @@ type Region is bytes8;
 struct ProviderOffer {
     /// Account that signs, whose free balance carries the bond.
     address provider;
-    /// Hot key that attests. It can move no money.
+    /// Hot key that attests. It can move no money to itself or to anybody of its choice.
     address agent;
-    /// Account that every payment is credited to.
+    /// Account that every payment is credited to. The provider's own costs nothing; another one is stored, which
+    /// costs one word when the offer becomes known and one read in each claim.
     address payout;
     /// Where the machine stands; at least continent and country.
     Region region;
-    /// Capacity in thousandths of a CPU.
+    /// Capacity in thousandths of a CPU, below 2^30.
     uint32 milliCpu;
-    /// Capacity in MiB.
+    /// Capacity in MiB, below 2^30.
     uint32 memoryMib;
     /// Bit set of host capabilities that are switched on.
     uint64 features;
-    /// Price of 1,000 milli-CPU for one epoch.
+    /// Price of 1,000 milli-CPU for one epoch, below 2^63.
     uint64 pricePerVcpuEpoch;
-    /// Price of 1,024 MiB for one epoch.
+    /// Price of 1,024 MiB for one epoch, below 2^63.
     uint64 pricePerGibEpoch;
     /// Longest term of a deal in epochs; 0 for no limit.
     uint32 maxEpochs;
@@ -52,9 +53,9 @@ struct DeveloperOffer {
     bytes32 artifact;
     /// SHA-256 digest of the manifest (environment, limits); 0 for none.
     bytes32 manifest;
-    /// Per replica, in thousandths of a CPU.
+    /// Per replica, in thousandths of a CPU, below 2^20.
     uint32 milliCpu;
-    /// Per replica, in MiB.
+    /// Per replica, in MiB, below 2^20.
     uint32 memoryMib;
     /// Bit set of host capabilities that the worker imports.
     uint64 features;
@@ -64,11 +65,12 @@ struct DeveloperOffer {
     uint16 minReplicas;
     /// Replicas wanted, each at another provider. At most 100.
     uint16 replicas;
-    /// Most that one replica may cost for one epoch.
+    /// Most that one replica may cost for one epoch, below 2^48.
     uint64 maxPricePerEpoch;
     /// Term in epochs, counted from the first match.
     uint32 epochs;
-    /// Epochs locked ahead for each replica; at least the market's minimum, or the term when that is shorter.
+    /// Epochs locked ahead for each replica, below 2^16; at least the market's minimum, or the term when that is
+    /// shorter.
     uint32 prepaidEpochs;
     /// Last second at which replicas may be placed.
     uint64 validUntil;
@@ -76,6 +78,8 @@ struct DeveloperOffer {
     uint64 nonce;
     /// Only this account may match the offer; 0 for anyone.
     address matcher;
+    /// Paid for each replica placed, to the account that sends the match.
+    uint64 matcherFee;
     /// Providers that may host; empty for any. At most 32.
     address[] allow;
     /// Providers that may not host. At most 32.
@@ -99,7 +103,8 @@ enum EndCause {
     DeveloperCancelled,
     ProviderLeft,
     ProviderEvicted,
-    Unfunded
+    Unfunded,
+    ProviderSlashed
 }
 
 /// @dev Why a match, a fill or a claim was passed over. Numbers are part of the interface: append only.
@@ -134,20 +139,76 @@ enum Reason {
     BondTooLow,
     // Claims and other batches.
     DealUnknown,
-    DealAlreadyEnded
+    DealAlreadyEnded,
+    ProviderOfferMismatch
 }
 
-/// @dev One developer offer with the provider offers that shall host its replicas, in order of preference.
-/// An empty signature stands for an offer that is posted, or that an earlier match has recorded.
+/// @dev A provider offer that shall host a replica. An empty signature stands for an offer that is posted, or that an
+/// earlier match has recorded.
+struct Fill {
+    ProviderOffer offer;
+    bytes signature;
+}
+
+/// @dev One developer offer with the provider offers that shall host its replicas, in order of preference. An empty
+/// signature is as above.
 struct Match {
     DeveloperOffer developerOffer;
     bytes developerSignature;
-    ProviderOffer[] providerOffers;
-    bytes[] providerSignatures;
+    Fill[] fills;
+}
+
+/// @dev Names a deal together with what it was made of. Its id follows from the first two, which prove each other; that
+/// the third belongs to it is checked wherever a reference is taken.
+struct DealRef {
+    OfferHash developerOffer;
+    address provider;
+    OfferHash providerOffer;
+}
+
+/// @dev New terms of a deal from the next epoch on. Both sides sign it (EIP-712).
+struct DealChange {
+    DealId dealId;
+    /// 1 for the first change of a deal, then counted up: a change can't be carried out twice or out of order.
+    uint32 sequence;
+    /// First epoch that is no longer billed.
+    uint32 endEpoch;
+    /// New size, in thousandths of a CPU and in MiB, each below 2^20.
+    uint32 milliCpu;
+    uint32 memoryMib;
+    /// New price of one epoch, below 2^48.
+    uint64 pricePerEpoch;
+    /// Last second at which the change may be carried out.
+    uint64 validUntil;
+}
+
+/// @dev Another artifact for all replicas of a developer offer. The developer signs it (EIP-712).
+struct ArtifactUpdate {
+    OfferHash developerOffer;
+    /// 1 for the first update of an offer, then counted up: an old update can't be brought back.
+    uint32 version;
+    /// SHA-256 digest of the Wasm component.
+    bytes32 artifact;
+    /// SHA-256 digest of the manifest; 0 for none.
+    bytes32 manifest;
+    /// Last second at which the update may be carried out.
+    uint64 validUntil;
+    /// Where the artifact may be fetched. At most 512 bytes.
+    string artifactUrl;
+}
+
+/// @dev An agent's record of one execution (EIP-712), as far as the chain needs to know it.
+struct Receipt {
+    DealId dealId;
+    /// Counts the executions of a deal. Two receipts of one number that differ are proof of fraud.
+    uint64 sequence;
+    /// Digest of everything else that the agent says about the execution.
+    bytes32 content;
 }
 
 /// @dev Everything about a deal, for readers.
 struct DealView {
+    DealId dealId;
     OfferHash developerOffer;
     OfferHash providerOffer;
     address developer;
@@ -156,10 +217,13 @@ struct DealView {
     address payout;
     uint32 milliCpu;
     uint32 memoryMib;
-    /// The provider's ask for this replica, in atoms.
+    /// Price of one epoch, in atoms, from `priceFrom` on.
     uint64 pricePerEpoch;
-    /// First billed epoch.
-    Epoch startEpoch;
+    /// Epochs before this one cost `oldPricePerEpoch`; 0 when the price was never changed.
+    Epoch priceFrom;
+    uint64 oldPricePerEpoch;
+    /// Changes that were carried out.
+    uint32 changes;
     /// First epoch that is no longer billed.
     Epoch endEpoch;
     /// Epochs before this one are settled.
@@ -176,21 +240,61 @@ struct DealView {
     EndCause cause;
 }
 
+/// @dev What the chain keeps of a developer offer, for readers.
+struct DeveloperOfferView {
+    /// 0 while the chain does not know the offer.
+    address developer;
+    /// Replicas that have a host now.
+    uint16 liveReplicas;
+    /// First epoch after the term; 0 before the first match.
+    Epoch endEpoch;
+    uint32 prepaidEpochs;
+    uint32 milliCpu;
+    uint32 memoryMib;
+    /// Updates of the artifact that were carried out. With none, artifact and manifest are the offer's, shown as 0.
+    uint32 version;
+    bytes32 artifact;
+    bytes32 manifest;
+}
+
+/// @dev What the chain keeps of a provider offer, for readers.
+struct ProviderOfferView {
+    /// 0 while the chain does not know the offer.
+    address agent;
+    address payout;
+    /// Capacity that deals hold now.
+    uint32 usedMilliCpu;
+    uint32 usedMemoryMib;
+    bool cancelled;
+}
+
+/// @dev What the chain keeps of an account, for readers.
+struct AccountView {
+    /// Atoms that are neither locked nor bonded.
+    uint256 free;
+    /// Offers with a smaller nonce are void.
+    uint64 nonceFloor;
+    /// Rolling hash of the receipt roots that the account has attested as an agent.
+    bytes32 receiptsHash;
+}
+
 /// @dev The market's constants, fixed at deployment.
 struct MarketConfig {
     /// ERC-20 that everything is paid in.
     address token;
     /// May pause new matches, nothing else.
     address operator;
+    /// Second at which epoch 0 begins; not in the future.
+    uint64 genesis;
     /// Seconds.
     uint32 epochLength;
     /// An epoch can be attested during this many epochs after it. 1 to 16.
     uint32 attestationWindow;
-    /// Consecutive missed epochs after which anyone may evict.
+    /// Consecutive missed epochs after which anyone may evict. 1 to 200.
     uint32 evictAfterMissed;
-    /// Bond in epochs of the deal's price.
+    /// Bond in epochs of the deal's price. At most 10,000.
     uint32 bondEpochs;
-    /// Least `prepaidEpochs` of a developer offer.
+    /// Least `prepaidEpochs` of a developer offer. 1 to 65,535.
     uint32 minPrepaidEpochs;
     /// Epochs that an unfunded deal may stay open.
     uint32 graceEpochs;

@@ -3,8 +3,21 @@ pragma solidity ^0.8.30;
 
 import {VmSafe} from "forge-std/Vm.sol";
 import {Multicallable} from "solady/utils/Multicallable.sol";
+import {IMarketCore} from "../../src/interfaces/IMarketCore.sol";
 import {IMarket} from "../../src/interfaces/IMarket.sol";
-import {DealId, DeveloperOffer, MarketConfig, Match, OfferHash, ProviderOffer} from "../../src/types/Types.sol";
+import {EpochBitmap} from "../../src/libraries/EpochBitmap.sol";
+import {
+    ArtifactUpdate,
+    DealChange,
+    DealId,
+    DealRef,
+    DeveloperOffer,
+    MarketConfig,
+    Match,
+    OfferHash,
+    ProviderOffer,
+    Receipt as SignedReceipt
+} from "../../src/types/Types.sol";
 import {Base} from "../Base.t.sol";
 
 /// @dev What each action costs, as a whole transaction. It measures the committed bytecode in `abi/`, which is what is
@@ -22,7 +35,17 @@ contract GasTest is Base {
     }
 
     function deployMarket(MarketConfig memory constants) internal override returns (IMarket) {
-        return IMarket(deployCode("abi/Market.json", abi.encode(constants)));
+        return IMarket(
+            deployCode(
+                "abi/Market.json", abi.encode(constants, deployCode("abi/MarketExtension.json", abi.encode(constants)))
+            )
+        );
+    }
+
+    /// @dev The provider is paid to its own account; what another one costs is measured apart.
+    function supplyOf(Provider memory seller) internal view override returns (ProviderOffer memory supply) {
+        supply = super.supplyOf(seller);
+        supply.payout = seller.account;
     }
 
     function record(string memory name) internal {
@@ -78,9 +101,9 @@ contract GasTest is Base {
         Match[] memory eleven = firstMatches(11, 2);
         market.matchOffers(opening);
         for (uint256 i = 0; i < 11; ++i) {
-            eleven[0].providerSignatures[i] = "";
+            eleven[0].fills[i].signature = "";
         }
-        one[0].providerSignatures[0] = "";
+        one[0].fills[0].signature = "";
         uint256 before = vm.snapshotState();
         market.matchOffers(one);
         uint256 first = gasOfLastCall();
@@ -88,6 +111,29 @@ contract GasTest is Base {
         vm.revertToState(before);
         market.matchOffers(eleven);
         record("open_next_replica_known_provider_gas", (gasOfLastCall() - first) / 10);
+    }
+
+    /// @dev Wallets sign in 65 bytes; matchers shorten what is an account's own.
+    function test_OpenFirstReplicaWithLongSignatures() public {
+        Match[] memory one = firstMatches(1, 0);
+        one[0].developerSignature = long(one[0].developerSignature);
+        one[0].fills[0].signature = long(one[0].fills[0].signature);
+        market.matchOffers(one);
+        record("open_first_replica_long_signatures_gas");
+    }
+
+    function long(bytes memory short) internal pure returns (bytes memory) {
+        (bytes32 r, uint256 vs) = abi.decode(short, (bytes32, uint256));
+        return abi.encodePacked(r, vs & (type(uint256).max >> 1), uint8(27 + (vs >> 255)));
+    }
+
+    function test_OpenFirstReplicaThatPaysElsewhere() public {
+        ProviderOffer memory supply = supplyOf(provider);
+        supply.payout = provider.payout;
+        Match[] memory matches = new Match[](1);
+        matches[0] = signedMatch(demandOf(1), provider, supply);
+        market.matchOffers(matches);
+        record("open_first_replica_other_payout_gas");
     }
 
     function test_RegisterProvider() public {
@@ -105,6 +151,15 @@ contract GasTest is Base {
         nextEpochs(1);
         attest(provider.agent, epochNow() - 1);
         record("attest_gas");
+    }
+
+    /// @dev Once in 192 epochs.
+    function test_AttestInANewWord() public {
+        toEpoch(EpochBitmap.SPAN - 1);
+        serve(provider.agent, 1);
+        nextEpochs(1);
+        attest(provider.agent, EpochBitmap.SPAN);
+        record("attest_new_word_gas");
     }
 
     function test_SettleOne() public {
@@ -134,14 +189,48 @@ contract GasTest is Base {
         for (uint64 i = 0; i < 10; ++i) {
             DeveloperOffer memory demand = longDemand(i);
             submit(signedMatch(demand, provider, supply));
-            dealIds[i] = market.dealIdOf(market.hashDeveloperOffer(demand), provider.account);
+            dealIds[i] = refTo(demand, supply);
         }
         nextEpochs(1);
         serve(provider.agent, 1);
-        market.claim(dealIds);
+        claim(dealIds);
         serve(provider.agent, 1);
-        assertEq(market.claim(dealIds), 10 * PRICE);
+        assertEq(claim(dealIds), 10 * PRICE);
         record("settle_batch10_each_gas", gasOfLastCall() / 10);
+    }
+
+    // --- Changing ---------------------------------------------------------------------------------------------------
+
+    function test_ChangeAndSlash() public {
+        DealId dealId = openDeal(longDemand(0), provider);
+        nextEpochs(1);
+        serve(provider.agent, 1);
+        claim(dealId);
+        DealChange memory change = DealChange(dealId, 1, 3000, 500, 512, PRICE * 2, VALID_UNTIL);
+        bytes32 digest = market.hashDealChange(change);
+        bytes memory fromDeveloper = sign(developerKey, OfferHash.wrap(digest));
+        bytes memory fromProvider = sign(provider.key, OfferHash.wrap(digest));
+        ProviderOffer memory supply = supplyOf(provider);
+        DealRef memory ref = refOf(dealId);
+        market.changeDeal(ref, change, supply, fromDeveloper, fromProvider);
+        record("change_deal_gas");
+        (, uint256 agentKey) = makeAddrAndKey("agent1");
+        SignedReceipt memory first = SignedReceipt(dealId, 7, "one");
+        SignedReceipt memory second = SignedReceipt(dealId, 7, "another");
+        bytes memory firstSignature = sign(agentKey, OfferHash.wrap(market.hashReceipt(first)));
+        bytes memory secondSignature = sign(agentKey, OfferHash.wrap(market.hashReceipt(second)));
+        market.slash(ref, first, firstSignature, second, secondSignature);
+        record("slash_gas");
+    }
+
+    function test_UpdateArtifact() public {
+        openDeal(longDemand(0), provider);
+        OfferHash offerHash = market.hashDeveloperOffer(longDemand(0));
+        ArtifactUpdate memory update =
+            ArtifactUpdate(offerHash, 1, keccak256("new.wasm"), 0, VALID_UNTIL, "https://artifacts.example/new.wasm");
+        vm.prank(developer);
+        market.updateArtifact(update, "");
+        record("update_artifact_first_gas");
     }
 
     // --- Escrow -----------------------------------------------------------------------------------------------------
@@ -173,9 +262,7 @@ contract GasTest is Base {
         nextEpochs(1);
         serve(provider.agent, 2);
         claim(dealId);
-        DealId[] memory dealIds = only(dealId);
-        vm.prank(developer);
-        market.cancelDeals(dealIds);
+        cancel(dealId);
         record("cancel_gas");
     }
 
@@ -186,8 +273,8 @@ contract GasTest is Base {
         serve(provider.agent, 2);
         claim(dealId);
         bytes[] memory calls = new bytes[](2);
-        calls[0] = abi.encodeCall(IMarket.cancelOffer, (offerHash));
-        calls[1] = abi.encodeCall(IMarket.cancelDeals, (only(dealId)));
+        calls[0] = abi.encodeCall(IMarketCore.cancelOffer, (offerHash));
+        calls[1] = abi.encodeCall(IMarketCore.cancelDeals, (refsOf(dealId)));
         vm.prank(developer);
         Multicallable(address(market)).multicall(calls);
         record("cancel_offer_and_deal_gas");
@@ -197,11 +284,11 @@ contract GasTest is Base {
         DealId first = openDeal(longDemand(0), provider);
         DealId second = openDeal(longDemand(1), provider);
         vm.prank(developer);
-        market.cancelDeals(only(second));
+        market.cancelDeals(refsOf(second));
         nextEpochs(1 + EVICT_AFTER + WINDOW);
-        market.closeDeal(second);
+        market.closeDeal(refOf(second));
         record("close_gas");
-        market.evict(first);
+        market.evict(refOf(first));
         record("evict_gas");
     }
 }

@@ -26,15 +26,17 @@ pub type UndoImages = BTreeMap<RowKey, Option<Row>>;
 /// Working set over a [`RowSource`].
 pub struct Ledger<'a, S> {
     source: &'a mut S,
+    /// Bond of a deal in epochs of its price: the market's constant.
+    pub(super) bond_epochs: u32,
     rows: HashMap<RowKey, Option<Row>>,
     changed: BTreeSet<RowKey>,
     block: UndoImages,
 }
 
 impl<'a, S: RowSource> Ledger<'a, S> {
-    /// An empty working set.
-    pub fn new(source: &'a mut S) -> Self {
-        Self { source, rows: HashMap::new(), changed: BTreeSet::new(), block: BTreeMap::new() }
+    /// An empty working set, for a market with this constant.
+    pub fn new(source: &'a mut S, bond_epochs: u32) -> Self {
+        Self { source, bond_epochs, rows: HashMap::new(), changed: BTreeSet::new(), block: BTreeMap::new() }
     }
 
     /// The row under `key` as the blocks so far have left it.

@@ -9,11 +9,12 @@ pub mod ledger;
 pub mod rows;
 
 use common::{
-    deal::{Deal, DealState},
+    deal::{Deal, DealState, OldPrice},
     event::{DealOpened, MarketEvent, PlacedEvent},
     ids::{Address, DealId, OfferHash},
     money::{Atoms, MoneyError},
     resources::Resources,
+    state::ArtifactVersion,
 };
 use thiserror::Error;
 
@@ -92,7 +93,7 @@ impl<S: RowSource> Ledger<'_, S> {
             }
             MarketEvent::DeveloperOfferOpened { offer_hash, offer } => {
                 let offer = offer.as_ref().clone();
-                let row = DeveloperOfferRow { offer, live_replicas: 0, end_epoch: None, opened_at };
+                let row = DeveloperOfferRow { offer, live_replicas: 0, end_epoch: None, updated: None, opened_at };
                 let key = RowKey::DeveloperOffer { hash: *offer_hash };
                 self.create("developer offer", offer_hash, key, Row::DeveloperOffer(Box::new(row))).await
             }
@@ -111,8 +112,21 @@ impl<S: RowSource> Ledger<'_, S> {
             MarketEvent::DealFunded { .. }
             | MarketEvent::DealSettled { .. }
             | MarketEvent::DealUnfunded { .. }
+            | MarketEvent::DealChanged { .. }
+            | MarketEvent::DealRefunded { .. }
             | MarketEvent::DealEnding { .. }
             | MarketEvent::DealEnded { .. } => self.change_deal(&placed.event).await,
+            MarketEvent::ArtifactUpdated { developer_offer, version, artifact, manifest, artifact_url } => {
+                let (artifact, manifest, artifact_url) = (*artifact, *manifest, artifact_url.clone());
+                let mut row = self.developer_offer(*developer_offer).await?;
+                row.updated = Some(ArtifactVersion { version: *version, artifact, manifest, artifact_url });
+                self.put(RowKey::DeveloperOffer { hash: *developer_offer }, Row::DeveloperOffer(row)).await
+            }
+            MarketEvent::MatcherPaid { developer_offer, matcher, amount } => {
+                let developer = self.developer_offer(*developer_offer).await?.offer.developer;
+                self.debit(developer, *amount).await?;
+                self.credit(*matcher, *amount).await
+            }
             // Kept as events; they change nothing.
             MarketEvent::MatchSkipped { .. } | MarketEvent::FillSkipped { .. } | MarketEvent::ClaimSkipped { .. } => {
                 Ok(())
@@ -121,28 +135,34 @@ impl<S: RowSource> Ledger<'_, S> {
     }
 
     async fn open_deal(&mut self, opened: &DealOpened, opened_at: OpenedAt) -> Result<(), S::Error> {
-        self.debit(opened.developer, opened.locked).await?;
-        self.debit(opened.provider, opened.bond).await?;
-
         let mut demand = self.developer_offer(opened.developer_offer).await?;
+        let supply = self.provider_offer(opened.provider_offer).await?;
+        let deal = Deal::opened(opened, &demand.offer, &supply.offer, self.bond_epochs)
+            .map_err(ProjectionError::money("bond", opened.deal_id))?;
         demand.live_replicas = demand
             .live_replicas
             .checked_add(1)
             .ok_or_else(ProjectionError::count("live replicas", opened.developer_offer))?;
         demand.end_epoch = Some(opened.end_epoch);
-        let size = demand.offer.size;
         self.put(RowKey::DeveloperOffer { hash: opened.developer_offer }, Row::DeveloperOffer(demand)).await?;
+        self.resize(deal.provider_offer, Resources::default(), deal.size).await?;
+        self.debit(deal.developer, opened.locked).await?;
+        self.debit(deal.provider, deal.bond).await?;
+        let row = DealRow { deal, funded: opened.locked, paid: Atoms::ZERO, refunded: Atoms::ZERO, opened_at };
+        self.create("deal", &opened.deal_id, RowKey::Deal { id: opened.deal_id }, Row::Deal(Box::new(row))).await
+    }
 
-        let mut supply = self.provider_offer(opened.provider_offer).await?;
-        let used =
-            supply.used.milli_cpu.checked_add(size.milli_cpu).zip(supply.used.memory_mib.checked_add(size.memory_mib));
-        supply.used = used
+    /// Capacity of a provider offer that was held as `before` is now held as `after`.
+    async fn resize(&mut self, hash: OfferHash, before: Resources, after: Resources) -> Result<(), S::Error> {
+        let mut supply = self.provider_offer(hash).await?;
+        let part = |used: u32, before: u32, after: u32| used.checked_sub(before)?.checked_add(after);
+        let milli_cpu = part(supply.used.milli_cpu, before.milli_cpu, after.milli_cpu);
+        let memory_mib = part(supply.used.memory_mib, before.memory_mib, after.memory_mib);
+        supply.used = milli_cpu
+            .zip(memory_mib)
             .map(|(milli_cpu, memory_mib)| Resources { milli_cpu, memory_mib })
-            .ok_or_else(ProjectionError::count("used capacity", opened.provider_offer))?;
-        self.put(RowKey::ProviderOffer { hash: opened.provider_offer }, Row::ProviderOffer(supply)).await?;
-
-        let row = Row::Deal(Box::new(DealRow::opened(opened, opened_at)));
-        self.create("deal", &opened.deal_id, RowKey::Deal { id: opened.deal_id }, row).await
+            .ok_or_else(ProjectionError::count("used capacity", hash))?;
+        self.put(RowKey::ProviderOffer { hash }, Row::ProviderOffer(supply)).await
     }
 
     /// Applies an event of a deal that was opened before.
@@ -156,23 +176,34 @@ impl<S: RowSource> Ledger<'_, S> {
                 self.put_deal(row).await?;
                 self.debit(*from, *amount).await
             }
-            MarketEvent::DealSettled { deal_id, payout, paid, topped_up, settled_until, paid_until, .. } => {
+            MarketEvent::DealSettled { deal_id, paid, topped_up, settled_until } => {
                 let mut row = self.deal(*deal_id).await?;
-                let developer = row.deal.developer;
+                let (developer, supply) = (row.deal.developer, row.deal.provider_offer);
                 row.lock(*topped_up)?;
                 row.pay(*paid)?;
                 row.deal.settled_until = *settled_until;
-                row.deal.paid_until = *paid_until;
+                row.deal.paid_until = row.deal.covered_until();
                 // A settlement that finds no money says so in an event of its own, right after this one.
                 row.deal.unfunded_since = None;
                 self.put_deal(row).await?;
+                let payout = self.provider_offer(supply).await?.offer.payout;
                 self.debit(developer, *topped_up).await?;
-                self.credit(*payout, *paid).await
+                self.credit(payout, *paid).await
             }
             MarketEvent::DealUnfunded { deal_id, since } => {
                 let mut row = self.deal(*deal_id).await?;
                 row.deal.unfunded_since = Some(*since);
+                row.deal.paid_until = (*since).min(row.deal.end_epoch);
                 self.put_deal(row).await
+            }
+            MarketEvent::DealChanged { .. } => self.change_terms(event).await,
+            MarketEvent::DealRefunded { deal_id, refunded, paid_until } => {
+                let mut row = self.deal(*deal_id).await?;
+                let developer = row.deal.developer;
+                row.refund(*refunded)?;
+                row.deal.paid_until = *paid_until;
+                self.put_deal(row).await?;
+                self.credit(developer, *refunded).await
             }
             MarketEvent::DealEnding { deal_id, cause, end_epoch, refunded } => {
                 let mut row = self.deal(*deal_id).await?;
@@ -202,6 +233,27 @@ impl<S: RowSource> Ledger<'_, S> {
         }
     }
 
+    async fn change_terms(&mut self, event: &MarketEvent) -> Result<(), S::Error> {
+        let MarketEvent::DealChanged { deal_id, sequence, from, end_epoch, price_per_epoch, size, bond, paid_until } =
+            event
+        else {
+            return Ok(());
+        };
+        let mut row = self.deal(*deal_id).await?;
+        let before = row.deal.clone();
+        row.deal.old_price = Some(OldPrice { until: *from, per_epoch: before.price_per_epoch });
+        row.deal.changes = *sequence;
+        row.deal.end_epoch = *end_epoch;
+        row.deal.price_per_epoch = *price_per_epoch;
+        row.deal.size = *size;
+        row.deal.bond = *bond;
+        row.deal.paid_until = *paid_until;
+        self.put_deal(row).await?;
+        self.resize(before.provider_offer, before.size, *size).await?;
+        self.credit(before.provider, before.bond).await?;
+        self.debit(before.provider, *bond).await
+    }
+
     /// Gives a deal's capacity and place back.
     async fn release(&mut self, deal: &Deal) -> Result<(), S::Error> {
         let mut demand = self.developer_offer(deal.developer_offer).await?;
@@ -209,16 +261,8 @@ impl<S: RowSource> Ledger<'_, S> {
             .live_replicas
             .checked_sub(1)
             .ok_or_else(ProjectionError::count("live replicas", deal.developer_offer))?;
-        let size = demand.offer.size;
         self.put(RowKey::DeveloperOffer { hash: deal.developer_offer }, Row::DeveloperOffer(demand)).await?;
-
-        let mut supply = self.provider_offer(deal.provider_offer).await?;
-        let used =
-            supply.used.milli_cpu.checked_sub(size.milli_cpu).zip(supply.used.memory_mib.checked_sub(size.memory_mib));
-        supply.used = used
-            .map(|(milli_cpu, memory_mib)| Resources { milli_cpu, memory_mib })
-            .ok_or_else(ProjectionError::count("used capacity", deal.provider_offer))?;
-        self.put(RowKey::ProviderOffer { hash: deal.provider_offer }, Row::ProviderOffer(supply)).await
+        self.resize(deal.provider_offer, deal.size, Resources::default()).await
     }
 
     async fn credit(&mut self, account: Address, amount: Atoms) -> Result<(), S::Error> {
@@ -275,31 +319,6 @@ impl<S: RowSource> Ledger<'_, S> {
 }
 
 impl DealRow {
-    fn opened(opened: &DealOpened, opened_at: OpenedAt) -> Self {
-        // A deal that costs nothing is covered to its end.
-        let covered = opened.locked.get().checked_div(opened.price_per_epoch.get());
-        let epochs_covered = covered.and_then(|epochs| u32::try_from(epochs).ok()).unwrap_or(u32::MAX);
-        let deal = Deal {
-            id: opened.deal_id,
-            developer_offer: opened.developer_offer,
-            provider_offer: opened.provider_offer,
-            developer: opened.developer,
-            provider: opened.provider,
-            agent: opened.agent,
-            price_per_epoch: opened.price_per_epoch,
-            start_epoch: opened.start_epoch,
-            end_epoch: opened.end_epoch,
-            settled_until: opened.start_epoch,
-            paid_until: opened.start_epoch.plus(epochs_covered).min(opened.end_epoch),
-            locked: opened.locked,
-            bond: opened.bond,
-            unfunded_since: None,
-            state: DealState::Active,
-            cause: None,
-        };
-        Self { deal, funded: opened.locked, paid: Atoms::ZERO, refunded: Atoms::ZERO, opened_at }
-    }
-
     fn lock(&mut self, amount: Atoms) -> Result<(), ProjectionError> {
         let id = self.deal.id;
         self.deal.locked = self.deal.locked.checked_add(amount).map_err(ProjectionError::money("lock", id))?;

@@ -8,6 +8,7 @@ use common::{
     money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
     resources::Resources,
+    state::ArtifactVersion,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,8 @@ pub struct DeveloperOfferRow {
     pub live_replicas: u16,
     /// First epoch after the term; fixed by the first match.
     pub end_epoch: Option<Epoch>,
+    /// The last update of its artifact, if there was one.
+    pub updated: Option<ArtifactVersion>,
     /// Where it became known.
     pub opened_at: OpenedAt,
 }

@@ -61,6 +61,9 @@ pub enum StoreError {
         /// The last block in the database.
         found: String,
     },
+    /// Nobody has said yet which market the database is about.
+    #[error("the database is not about any market yet: start an indexer on it")]
+    Unbound,
     /// The database was opened for reading.
     #[error("the database was opened for reading only")]
     ReadOnly,

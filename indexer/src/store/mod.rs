@@ -192,6 +192,12 @@ async fn checkpoint(db: &mut SqliteConnection) -> Result<Checkpoint, StoreError>
     Ok(Checkpoint { block: Some(block), finalized })
 }
 
+/// The market that the database is bound to.
+async fn bound_terms(db: &mut SqliteConnection) -> Result<MarketTerms, StoreError> {
+    let found: Option<String> = sqlx::query_scalar("SELECT terms FROM market WHERE id = 1").fetch_optional(db).await?;
+    from_json("market.terms", &found.ok_or(StoreError::Unbound)?)
+}
+
 async fn block_at(db: &mut SqliteConnection, number: i64) -> Result<Option<BlockRef>, StoreError> {
     let query = sqlx::query_as("SELECT * FROM blocks WHERE number = ?").bind(number);
     let record: Option<BlockRecord> = query.fetch_optional(db).await?;

@@ -1,7 +1,7 @@
 //! Rows as the driver hands them over, and how they become domain values.
 
 use common::{
-    deal::Deal,
+    deal::{Deal, OldPrice},
     epoch::Epoch,
     event::{BlockRef, MarketEvent, PlacedEvent},
     resources::Resources,
@@ -19,6 +19,13 @@ fn opened_at(block: i64, log_index: i64) -> Result<OpenedAt, StoreError> {
 
 fn epoch(what: &'static str, value: i64) -> Result<Epoch, StoreError> {
     unsigned(what, value).map(Epoch)
+}
+
+fn old_price((until, per_epoch): (i64, i64)) -> Result<OldPrice, StoreError> {
+    Ok(OldPrice {
+        until: epoch("deals.old_price_until", until)?,
+        per_epoch: atoms("deals.old_price_per_epoch", per_epoch)?,
+    })
 }
 
 #[derive(sqlx::FromRow)]
@@ -91,6 +98,7 @@ pub(super) struct DeveloperOfferRecord {
     pub(super) offer: String,
     pub(super) live_replicas: i64,
     pub(super) end_epoch: Option<i64>,
+    pub(super) updated: Option<String>,
     pub(super) opened_block: i64,
     pub(super) opened_log_index: i64,
 }
@@ -101,6 +109,7 @@ impl DeveloperOfferRecord {
             offer: from_json("developer_offers.offer", &self.offer)?,
             live_replicas: unsigned("developer_offers.live_replicas", self.live_replicas)?,
             end_epoch: self.end_epoch.map(|end| epoch("developer_offers.end_epoch", end)).transpose()?,
+            updated: self.updated.map(|text| from_json("developer_offers.updated", &text)).transpose()?,
             opened_at: opened_at(self.opened_block, self.opened_log_index)?,
         })
     }
@@ -114,7 +123,12 @@ pub(super) struct DealRecord {
     pub(super) developer: String,
     pub(super) provider: String,
     pub(super) agent: String,
+    pub(super) milli_cpu: i64,
+    pub(super) memory_mib: i64,
     pub(super) price_per_epoch: i64,
+    pub(super) old_price_until: Option<i64>,
+    pub(super) old_price_per_epoch: Option<i64>,
+    pub(super) changes: i64,
     pub(super) start_epoch: i64,
     pub(super) end_epoch: i64,
     pub(super) settled_until: i64,
@@ -140,7 +154,13 @@ impl DealRecord {
             developer: parse("deals.developer", &self.developer)?,
             provider: parse("deals.provider", &self.provider)?,
             agent: parse("deals.agent", &self.agent)?,
+            size: Resources {
+                milli_cpu: unsigned("deals.milli_cpu", self.milli_cpu)?,
+                memory_mib: unsigned("deals.memory_mib", self.memory_mib)?,
+            },
             price_per_epoch: atoms("deals.price_per_epoch", self.price_per_epoch)?,
+            old_price: self.old_price_until.zip(self.old_price_per_epoch).map(old_price).transpose()?,
+            changes: unsigned("deals.changes", self.changes)?,
             start_epoch: epoch("deals.start_epoch", self.start_epoch)?,
             end_epoch: epoch("deals.end_epoch", self.end_epoch)?,
             settled_until: epoch("deals.settled_until", self.settled_until)?,

@@ -160,17 +160,18 @@ async fn save_developer_offer(
     hash: OfferHash,
     row: &DeveloperOfferRow,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO developer_offers (offer_hash, developer, offer, live_replicas, end_epoch, opened_block,
-           opened_log_index)
-         VALUES (?, ?, ?, ?, ?, ?, ?)
+    let sql = "INSERT INTO developer_offers (offer_hash, developer, offer, live_replicas, end_epoch, updated,
+           opened_block, opened_log_index)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (offer_hash) DO UPDATE SET live_replicas = excluded.live_replicas,
-           end_epoch = excluded.end_epoch";
+           end_epoch = excluded.end_epoch, updated = excluded.updated";
     sqlx::query(sql)
         .bind(hash.to_string())
         .bind(row.offer.developer.to_string())
         .bind(json("developer_offers.offer", &row.offer)?)
         .bind(i64::from(row.live_replicas))
         .bind(row.end_epoch.map(|end| i64::from(end.0)))
+        .bind(row.updated.as_ref().map(|updated| json("developer_offers.updated", updated)).transpose()?)
         .bind(big("block number", row.opened_at.block)?)
         .bind(big("log index", row.opened_at.log_index)?)
         .execute(db)
@@ -181,10 +182,13 @@ async fn save_developer_offer(
 async fn save_deal(db: &mut SqliteConnection, row: &DealRow) -> Result<(), StoreError> {
     let deal = &row.deal;
     let sql = "INSERT INTO deals (deal_id, developer_offer, provider_offer, developer, provider, agent,
-           price_per_epoch, start_epoch, end_epoch, settled_until, paid_until, locked, bond, unfunded_since, state,
-           cause, funded, paid, refunded, opened_block, opened_log_index)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (deal_id) DO UPDATE SET end_epoch = excluded.end_epoch, settled_until = excluded.settled_until,
+           milli_cpu, memory_mib, price_per_epoch, old_price_until, old_price_per_epoch, changes, start_epoch, end_epoch,
+           settled_until, paid_until, locked, bond, unfunded_since, state, cause, funded, paid, refunded, opened_block,
+           opened_log_index)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (deal_id) DO UPDATE SET milli_cpu = excluded.milli_cpu, memory_mib = excluded.memory_mib,
+           price_per_epoch = excluded.price_per_epoch, old_price_until = excluded.old_price_until,
+           old_price_per_epoch = excluded.old_price_per_epoch, changes = excluded.changes, end_epoch = excluded.end_epoch, settled_until = excluded.settled_until,
            paid_until = excluded.paid_until, locked = excluded.locked, bond = excluded.bond,
            unfunded_since = excluded.unfunded_since, state = excluded.state, cause = excluded.cause,
            funded = excluded.funded, paid = excluded.paid, refunded = excluded.refunded";
@@ -195,7 +199,12 @@ async fn save_deal(db: &mut SqliteConnection, row: &DealRow) -> Result<(), Store
         .bind(deal.developer.to_string())
         .bind(deal.provider.to_string())
         .bind(deal.agent.to_string())
+        .bind(i64::from(deal.size.milli_cpu))
+        .bind(i64::from(deal.size.memory_mib))
         .bind(deal.price_per_epoch.to_i64())
+        .bind(deal.old_price.map(|old| i64::from(old.until.0)))
+        .bind(deal.old_price.map(|old| old.per_epoch.to_i64()))
+        .bind(i64::from(deal.changes))
         .bind(i64::from(deal.start_epoch.0))
         .bind(i64::from(deal.end_epoch.0))
         .bind(i64::from(deal.settled_until.0))

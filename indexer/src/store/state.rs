@@ -7,7 +7,7 @@ use common::{
 use sqlx::SqliteConnection;
 
 use super::{
-    checkpoint,
+    bound_terms, checkpoint,
     convert::{atoms, parse, unsigned},
     error::StoreError,
     records::{DealRecord, DeveloperOfferRecord, ProviderOfferRecord},
@@ -16,7 +16,11 @@ use crate::projection::rows::OpenedAt;
 
 /// Loads everything. The connection must be in a transaction, or the parts may not fit together.
 pub(super) async fn load(db: &mut SqliteConnection) -> Result<MarketState, StoreError> {
-    let mut state = MarketState { as_of: checkpoint(db).await?.block, ..MarketState::default() };
+    let mut state = MarketState {
+        as_of: checkpoint(db).await?.block,
+        bond_epochs: bound_terms(db).await?.bond_epochs,
+        ..MarketState::default()
+    };
     load_accounts(db, &mut state).await?;
     load_offers(db, &mut state).await?;
     let deals: Vec<DealRecord> = sqlx::query_as("SELECT * FROM deals").fetch_all(&mut *db).await?;
@@ -74,6 +78,7 @@ async fn load_offers(db: &mut SqliteConnection, state: &mut MarketState) -> Resu
             opened_at: place(row.opened_at),
             live_replicas: row.live_replicas,
             end_epoch: row.end_epoch,
+            updated: row.updated,
         };
         state.developer_offers.insert(hash, known);
     }

@@ -6,7 +6,7 @@ use common::event::{BlockRef, MarketBlock, PlacedEvent};
 use sqlx::SqliteConnection;
 
 use super::{
-    Checkpoint, checkpoint,
+    Checkpoint, bound_terms, checkpoint,
     convert::{big, from_json, json},
     error::StoreError,
     records::{BlockRecord, EventRecord},
@@ -153,8 +153,9 @@ async fn record_event(db: &mut SqliteConnection, event: &PlacedEvent) -> Result<
 }
 
 async fn project(db: &mut SqliteConnection, blocks: &[MarketBlock], finalized: Option<u64>) -> Result<(), StoreError> {
+    let bond_epochs = bound_terms(db).await?.bond_epochs;
     let mut rows = Rows(&mut *db);
-    let mut ledger = Ledger::new(&mut rows);
+    let mut ledger = Ledger::new(&mut rows, bond_epochs);
     let mut undo: Vec<(u64, UndoImages)> = Vec::new();
     for MarketBlock { block, events } in blocks {
         for event in events {

@@ -32,7 +32,7 @@ async fn every_route_answers_for_its_block() {
     scene.open().await;
     scene.market.next_epoch().await;
     scene.bill().await;
-    scene.developer.send(&calls::cancel_deals(scene.market.market, &[scene.deal(1)])).await.unwrap();
+    scene.developer.send(&calls::cancel_deals(scene.market.market, &[scene.deal_ref(1).await])).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let indexer = scene.indexer(&folder.path().join("indexer.db"), &Shutdown::new()).await.unwrap();
     scene.agrees(&indexer).await;

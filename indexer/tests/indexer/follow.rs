@@ -33,7 +33,7 @@ async fn it_follows_a_market_through_reorganizations() {
     // The market goes on where it was set back to.
     scene.open().await;
     scene.bill().await;
-    scene.developer.send(&calls::cancel_deals(scene.market.market, &[scene.deal(0)])).await.unwrap();
+    scene.developer.send(&calls::cancel_deals(scene.market.market, &[scene.deal_ref(0).await])).await.unwrap();
     scene.agrees(&indexer).await;
     shutdown.cancel();
     indexer.stopped().await.unwrap();

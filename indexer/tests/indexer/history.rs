@@ -5,10 +5,11 @@
 
 use common::{
     deal::{DealState, EndCause},
-    epoch::Epoch,
+    epoch::{Epoch, EpochSchedule},
     event::{BlockRef, DealOpened, MarketBlock, MarketEvent, PlacedEvent, Reason},
     feature::FeatureSet,
     ids::{Address, BlockHash, DealId, Digest, OfferHash, ReceiptRoot, TxHash},
+    market::MarketTerms,
     money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
     resources::{Prices, Resources},
@@ -37,8 +38,10 @@ pub(crate) enum Action {
 }
 
 /// Kinds of events, as [`Chain::event`] numbers them; those that need others to go before come more often.
-const KINDS: [u8; 33] =
-    [0, 1, 2, 3, 4, 4, 4, 5, 5, 5, 6, 7, 8, 9, 9, 9, 9, 10, 10, 11, 12, 12, 13, 14, 14, 14, 15, 15, 15, 16, 16, 17, 18];
+const KINDS: [u8; 38] = [
+    0, 1, 2, 3, 4, 4, 4, 5, 5, 5, 6, 7, 8, 9, 9, 9, 9, 10, 10, 11, 12, 12, 13, 14, 14, 14, 15, 15, 15, 16, 16, 17, 18,
+    19, 19, 20, 21, 22,
+];
 
 pub(crate) fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
     let attempt = (prop::sample::select(&KINDS), any::<u8>(), any::<u8>(), 0..5_000_u32);
@@ -85,10 +88,28 @@ fn pick<T>(items: impl IntoIterator<Item = T>, n: u8) -> Option<T> {
     items.into_iter().nth(at)
 }
 
+/// A market whose deals are bonded with one epoch's price.
+pub(crate) fn terms() -> MarketTerms {
+    MarketTerms {
+        chain_id: 31_337,
+        market: Address([9; 20]),
+        deployed_at_block: 0,
+        token: Address([8; 20]),
+        operator: Address([7; 20]),
+        schedule: EpochSchedule { genesis: 0, length: 60 },
+        attestation_window: 2,
+        evict_after_missed: 3,
+        bond_epochs: 1,
+        min_prepaid_epochs: 2,
+        grace_epochs: 2,
+        notice_epochs: 2,
+    }
+}
+
 impl Chain {
     /// The state that all events of the chain add up to.
     pub(crate) fn state(&self) -> MarketState {
-        let mut state = MarketState::default();
+        let mut state = MarketState::new(&terms());
         self.blocks.iter().for_each(|block| state.apply_block(block).unwrap());
         state
     }
@@ -178,6 +199,18 @@ impl Chain {
                 provider_offer: OfferHash(word(b'p', amount)),
                 reason: Reason::PriceAboveMaximum,
             },
+            21 => MarketEvent::ArtifactUpdated {
+                developer_offer: pick(state.developer_offers.keys().copied(), b)?,
+                version: amount + 1,
+                artifact: Digest(word(b'a', amount)),
+                manifest: Digest::ZERO,
+                artifact_url: format!("http://127.0.0.1/{amount}"),
+            },
+            22 => MarketEvent::MatcherPaid {
+                developer_offer: pick(state.developer_offers.keys().copied(), b)?,
+                matcher: who,
+                amount: atoms(amount / 8),
+            },
             kind => return deal_event(kind, state, a, b, amount),
         })
     }
@@ -215,6 +248,7 @@ fn demand(developer: Address, n: u32) -> DeveloperOffer {
         valid_until: u64::MAX,
         nonce: u64::from(n),
         matcher: Address::ZERO,
+        matcher_fee: Atoms::ZERO,
         allow: vec![account(1)],
         deny: Vec::new(),
         artifact_url: String::new(),
@@ -222,7 +256,7 @@ fn demand(developer: Address, n: u32) -> DeveloperOffer {
 }
 
 fn open_deal(state: &MarketState, a: u8, b: u8, amount: u32) -> Option<MarketEvent> {
-    let (developer_offer, demand) = pick(&state.developer_offers, a)?;
+    let (developer_offer, _) = pick(&state.developer_offers, a)?;
     let (provider_offer, supply) = pick(&state.provider_offers, b)?;
     let mut id = developer_offer.0;
     id[1] = supply.offer.provider.0[19];
@@ -233,14 +267,10 @@ fn open_deal(state: &MarketState, a: u8, b: u8, amount: u32) -> Option<MarketEve
         deal_id: DealId(id),
         developer_offer: *developer_offer,
         provider_offer: *provider_offer,
-        agent: supply.offer.agent,
-        developer: demand.offer.developer,
-        provider: supply.offer.provider,
         price_per_epoch: atoms(price),
         start_epoch: Epoch(amount % 7),
         end_epoch: Epoch(amount % 7 + 10),
         locked: atoms(price * 2),
-        bond: atoms(price),
     })))
 }
 
@@ -255,13 +285,21 @@ fn deal_event(kind: u8, state: &MarketState, a: u8, b: u8, amount: u32) -> Optio
         14 => MarketEvent::DealFunded { deal_id, from: account(b), amount: atoms(amount.into()), paid_until },
         15 => MarketEvent::DealSettled {
             deal_id,
-            payout: account(b),
-            epochs_paid: 1,
             paid: part_of_lock,
             topped_up: atoms(u64::from(amount) / 8),
             settled_until: deal.settled_until.plus(1),
+        },
+        19 => MarketEvent::DealChanged {
+            deal_id,
+            sequence: deal.changes + 1,
+            from: deal.settled_until.plus(1),
+            end_epoch: deal.end_epoch.plus(u32::from(b) % 5),
+            price_per_epoch: atoms(u64::from(amount % 60)),
+            size: Resources { milli_cpu: 50 + u32::from(b), memory_mib: 64 },
+            bond: atoms(u64::from(amount % 60)),
             paid_until,
         },
+        20 => MarketEvent::DealRefunded { deal_id, refunded: part_of_lock, paid_until },
         16 => MarketEvent::DealUnfunded { deal_id, since: deal.paid_until },
         17 if deal.state == DealState::Active => {
             let cause = causes[usize::from(b) % 4];

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::{
     dump::dump,
-    history::{Action, Chain, actions},
+    history::{Action, Chain, actions, terms},
 };
 
 pub(crate) struct Database {
@@ -27,7 +27,9 @@ impl Database {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below").join("indexer.db");
-        Self { store: Store::open(&path).await.unwrap(), path, _folder: folder }
+        let store = Store::open(&path).await.unwrap();
+        store.bind(&terms()).await.unwrap();
+        Self { store, path, _folder: folder }
     }
 
     /// All of a chain at once.
@@ -172,7 +174,7 @@ async fn a_failed_step_leaves_no_trace() {
     let error = database.store.apply(&step).await.unwrap_err();
     assert!(matches!(error, StoreError::Projection(_)), "{error}");
     assert_eq!(dump(&database.path).await, before);
-    assert_eq!(database.store.market_state().await.unwrap(), MarketState::default());
+    assert_eq!(database.store.market_state().await.unwrap(), MarketState::new(&terms()));
 }
 
 #[tokio::test]

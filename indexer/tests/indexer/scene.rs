@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use chain::{MatchProposal, TxSender, calls, deal_id, testing::TestMarket};
 use common::{
+    deal::DealRef,
     event::BlockRef,
     feature::FeatureSet,
     ids::{Address, DealId, Digest, OfferHash, ReceiptRoot},
@@ -68,6 +69,10 @@ impl Scene {
         assert_eq!(receipt.events.len(), 2, "{:?}", receipt.events);
     }
 
+    pub(crate) async fn deal_ref(&self, n: usize) -> DealRef {
+        self.market.reader.deal(self.deal(n)).await.unwrap().unwrap().reference()
+    }
+
     /// One epoch goes by; the providers attest it and are paid.
     pub(crate) async fn bill(&self) {
         let epoch = self.market.next_epoch().await;
@@ -75,7 +80,7 @@ impl Scene {
             let root = ReceiptRoot([7; 32]);
             provider.send(&calls::attest(self.market.market, epoch.minus(1), root)).await.unwrap();
         }
-        let deals = [self.deal(0), self.deal(1)];
+        let deals = [self.deal_ref(0).await, self.deal_ref(1).await];
         self.market.deployer.send(&calls::claim(self.market.market, &deals)).await.unwrap();
     }
 
@@ -86,7 +91,7 @@ impl Scene {
     /// What the canonical chain's events add up to, read independently of the indexer.
     pub(crate) async fn truth(&self) -> MarketState {
         let from = self.market.reader.terms().deployed_at_block;
-        let mut state = MarketState::default();
+        let mut state = MarketState::new(self.market.reader.terms());
         for block in self.market.reader.blocks(from, self.head().await.number).await.unwrap() {
             state.apply_block(&block).unwrap();
         }
@@ -154,6 +159,7 @@ fn demand(developer: Address) -> DeveloperOffer {
         valid_until: u64::MAX,
         nonce: 1,
         matcher: Address::ZERO,
+        matcher_fee: Atoms::ZERO,
         allow: Vec::new(),
         deny: Vec::new(),
         artifact_url: "http://127.0.0.1:9000/worker.wasm".to_owned(),

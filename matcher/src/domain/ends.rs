@@ -108,14 +108,10 @@ mod tests {
             deal_id: DEAL,
             developer_offer: hash(1, 0),
             provider_offer: hash(2, 0),
-            agent: account(60),
-            developer: account(1),
-            provider: account(10),
             price_per_epoch: atoms(100),
             start_epoch: Epoch(10),
             end_epoch: Epoch(30),
             locked: atoms(300),
-            bond: atoms(200),
         };
         let deposit =
             |to: Address, amount: u64| MarketEvent::Deposited { account: to, from: to, amount: atoms(amount) };
@@ -126,7 +122,7 @@ mod tests {
             MarketEvent::ProviderOfferOpened { offer_hash: hash(2, 0), offer: Box::new(provider_offer(10, 100)) },
             MarketEvent::DealOpened(Box::new(opened)),
         ];
-        let mut state = MarketState::default();
+        let mut state = MarketState::new(&terms());
         for event in events {
             let (block_hash, tx_hash) = (BlockHash::ZERO, TxHash::ZERO);
             state.apply(&PlacedEvent { block_number: 1, block_hash, log_index: 0, tx_hash, event }).unwrap();

@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn overstating_the_limit_costs_nothing() {
         let mut wanted = samples::developer_offer();
-        wanted.max_price_per_epoch = Atoms::MAX;
+        wanted.max_price_per_epoch = Atoms::MAX_PRICE;
         let market = samples::market(vec![wanted], vec![samples::provider_offer(10, 70)]);
         assert_eq!(plan(&market, 100).matches[0].fills[0].cost.ask, samples::atoms(70));
     }

@@ -160,6 +160,7 @@ pub fn cost(conditions: &Conditions, ledger: &Ledger, demand: &Demand, supply: &
     let ask = supply.offer.ask(demand.offer.size)?;
     let remaining = remaining_epochs(conditions, ledger, demand);
     let lock = conditions.terms.lock(ask, demand.offer.prepaid_epochs, remaining).ok()?;
+    let lock = lock.checked_add(demand.offer.matcher_fee).ok()?;
     let bond = conditions.terms.bond(ask).ok()?;
     Some(FillCost { ask, lock, bond })
 }

@@ -26,7 +26,7 @@ pub struct Placement {
 pub struct FillCost {
     /// The provider's ask for one epoch.
     pub ask: Atoms,
-    /// Locked of the developer's free balance.
+    /// Taken of the developer's free balance: the lock, and the matcher's fee.
     pub lock: Atoms,
     /// Locked of the provider's free balance.
     pub bond: Atoms,

@@ -78,6 +78,7 @@ pub(crate) fn developer_offer() -> DeveloperOffer {
         valid_until: TIME + 100,
         nonce: 5,
         matcher: Address::ZERO,
+        matcher_fee: Atoms::ZERO,
         allow: Vec::new(),
         deny: Vec::new(),
         artifact_url: String::new(),

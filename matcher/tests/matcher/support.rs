@@ -172,6 +172,7 @@ impl World {
             valid_until: self.clock.unix_seconds() + 86_400,
             nonce: 1,
             matcher: Address::ZERO,
+            matcher_fee: Atoms::ZERO,
             allow: Vec::new(),
             deny: Vec::new(),
             artifact_url: String::new(),
@@ -243,7 +244,7 @@ impl World {
     }
 
     pub(crate) async fn cancel_deal(&self, developer: usize, deal: &Value) {
-        let deal = deal.as_str().unwrap().parse().unwrap();
+        let deal = self.market.reader.deal(deal.as_str().unwrap().parse().unwrap()).await.unwrap().unwrap().reference();
         let sender = self.market.sender(developer).await;
         sender.send(&calls::cancel_deals(self.market.market, &[deal])).await.unwrap();
     }

@@ -170,7 +170,7 @@ async fn a_cancelled_deal_is_served_to_the_end_of_its_epoch() {
     agent.until_state(id, "ready").await;
     world.market.next_epoch().await;
     let developer = world.market.sender_of(&world.developer).await;
-    developer.send(&calls::cancel_deals(world.market.market, &[id])).await.unwrap();
+    developer.send(&calls::cancel_deals(world.market.market, &[world.deal(id).await.reference()])).await.unwrap();
     eventually("the agent knows the end", || async {
         let end = world.deal(id).await.end_epoch;
         (agent.state(id).await["endEpoch"] == serde_json::json!(end)).then_some(())

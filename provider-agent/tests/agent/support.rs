@@ -173,6 +173,7 @@ impl World {
             valid_until: 4_000_000_000,
             nonce,
             matcher: Address::ZERO,
+            matcher_fee: Atoms::ZERO,
             allow: vec![],
             deny: vec![],
             artifact_url: format!("{}/hint", self.store.url),

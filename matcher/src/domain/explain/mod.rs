@@ -95,7 +95,7 @@ pub struct QuotedReplica {
     pub region: Region,
     /// Price of one epoch.
     pub ask: Atoms,
-    /// What is locked of the developer's balance.
+    /// What is taken of the developer's balance: the lock, and the matcher's fee.
     pub lock: Atoms,
     /// What is locked of the provider's balance.
     pub bond: Atoms,
@@ -295,10 +295,11 @@ pub fn in_words(reason: Reason) -> &'static str {
         Reason::CpuExceedsFree => "has not enough CPU free",
         Reason::MemoryExceedsFree => "has not enough memory free",
         Reason::PriceAboveMaximum => "asks more than the maximum price",
-        Reason::FundsTooLow => "the developer's free balance does not cover the lock",
+        Reason::FundsTooLow => "the developer's free balance does not cover the lock and the matcher's fee",
         Reason::BondTooLow => "the provider's free balance does not cover the bond",
         Reason::DealUnknown => "no such deal",
         Reason::DealAlreadyEnded => "the deal has ended",
+        Reason::ProviderOfferMismatch => "the deal is under another provider offer",
     }
 }
 

@@ -48,7 +48,7 @@ impl Dimension {
     pub(super) fn applies_to(self, trial: &Trial<'_>, goal: u16) -> bool {
         let offer = &trial.demand.offer;
         match self {
-            Self::Price => offer.max_price_per_epoch < Atoms::MAX,
+            Self::Price => offer.max_price_per_epoch < Atoms::MAX_PRICE,
             Self::Regions => !offer.regions.is_empty(),
             Self::Features => offer.features != FeatureSet::EMPTY,
             // The first match fixes the end of the term.
@@ -64,7 +64,7 @@ impl Dimension {
     /// The trial with this thing no longer in the way.
     pub(super) fn relaxed<'a>(self, trial: &Trial<'a>) -> Trial<'a> {
         trial.with(match self {
-            Self::Price => Change::MaxPrice { max_price_per_epoch: Atoms::MAX },
+            Self::Price => Change::MaxPrice { max_price_per_epoch: Atoms::MAX_PRICE },
             Self::Regions => Change::AnyRegion,
             Self::Features => Change::DropFeatures { features: trial.demand.offer.features },
             Self::Term => Change::Epochs { epochs: 1 },
