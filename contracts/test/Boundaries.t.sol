@@ -146,7 +146,7 @@ contract MatchBoundariesTest is Actions {
         assertEq(free(developer) + free(provider.account), 0);
     }
 
-    /// @dev Below half an atom an epoch costs nothing; prices round down.
+    /// @dev Prices round down: less than an atom is nothing.
     function test_APriceOfLessThanOneAtom() public view {
         ProviderOffer memory supply = priced(1);
         assertEq(market.askOf(supply, 999, 1), 0);

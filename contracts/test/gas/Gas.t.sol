@@ -28,7 +28,7 @@ contract GasTest is Base {
     function setUp() public override {
         super.setUp();
         provider = fundedProvider(1);
-        // A market that has been used: its first match ever writes a word that is only updated afterwards.
+        // A market that has been used.
         DeveloperOffer memory demand = demandOf(1);
         demand.nonce = 1_000_000;
         openDeal(demand, fundedProvider(1000));
