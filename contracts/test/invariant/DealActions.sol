@@ -2,6 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {DealRef, DealState, DealView, Epoch, OfferHash} from "../../src/types/Types.sol";
+import {EpochBitmap} from "../../src/libraries/EpochBitmap.sol";
 import {Actions} from "./Actions.sol";
 
 /// @dev Everyday life of deals: time goes on, agents attest, somebody claims.
@@ -49,6 +50,19 @@ abstract contract DealActions is Actions {
         if (epochs % 10 != 0) return;
         _skip(_bound(epochs, 60, 200));
         ++done["passLong"];
+    }
+
+    /// @dev Attests the last epochs of one word of the bitmap and the first ones of the next in no order.
+    function attestOverTheEdge(uint256 seed) external action("attestOverTheEdge") {
+        if (seed % 3 != 0) return;
+        uint256 edge = (_epochNow() / EpochBitmap.SPAN + 1) * EpochBitmap.SPAN;
+        _skip(edge + 2 - _epochNow());
+        for (uint256 i = 0; i < WINDOW; ++i) {
+            // The same four epochs, from a random one on, up or down.
+            uint256 offset = (seed / 3 + (seed % 2 == 0 ? i : WINDOW - i)) % WINDOW;
+            _attest(agentNo(seed / 16), uint32(edge + 1 - offset), bytes32(seed));
+        }
+        ++done["attestOverTheEdge"];
     }
 
     function _serve(uint256 epochs, uint256 agents) private {

@@ -66,6 +66,25 @@ abstract contract EndingActions is Actions {
     function evict(uint256 which) external action("evict") {
         (DealRef memory ref, DealView memory shown) = _pickOpen(which);
         if (shown.state == DealState.None) return;
+        _evict(ref, shown);
+    }
+
+    /// @dev The developer's money and the provider are gone at the same time, and nobody settles for a while.
+    function abandon(uint256 which, uint256 epochs) external action("abandon") {
+        (DealRef memory ref, DealView memory shown) = _pick(which, Kind.Lively);
+        if (shown.state == DealState.None || epochs % 3 != 0) return;
+        uint256 free = MARKET.freeBalance(shown.developer);
+        if (free != 0) {
+            VM.prank(shown.developer);
+            MARKET.withdraw(free, shown.developer);
+        }
+        _skip(_bound(epochs, 6, 14));
+        _claimOnce(ref);
+        _evict(ref, shown);
+        ++done["abandon"];
+    }
+
+    function _evict(DealRef memory ref, DealView memory shown) private {
         VM.prank(STRANGER);
         try MARKET.evict(ref) {
             _record();

@@ -16,7 +16,7 @@ contract Handler is MoneyActions, OfferActions, DealActions, EndingActions {
 
     /// @dev What a campaign calls. Actions that keep the market busy stand here more than once.
     function actions() external pure returns (bytes4[] memory list) {
-        list = new bytes4[](46);
+        list = new bytes4[](48);
         uint256 count;
         list[count++] = this.deposit.selector;
         list[count++] = this.depositFor.selector;
@@ -52,12 +52,14 @@ contract Handler is MoneyActions, OfferActions, DealActions, EndingActions {
         list[count++] = this.serveWithoutOne.selector;
         list[count++] = this.pass.selector;
         list[count++] = this.passLong.selector;
+        list[count++] = this.attestOverTheEdge.selector;
         list[count++] = this.claimAnything.selector;
         list[count++] = this.claimAll.selector;
         list[count++] = this.claimAll.selector;
         list[count++] = this.cancelDeals.selector;
         list[count++] = this.giveNotice.selector;
         list[count++] = this.evict.selector;
+        list[count++] = this.abandon.selector;
         list[count++] = this.closeDeal.selector;
         list[count++] = this.closeDeal.selector;
         list[count++] = this.closeDeal.selector;

@@ -149,6 +149,11 @@ abstract contract OfferActions is Actions {
 
     function matchNewDemand(uint256 who, uint256 seed, uint256 first) external action("matchNewDemand") {
         _demands.push(_demandOf(who, seed, _demands.length));
+        if (first % 12 == 0) {
+            DeveloperOffer memory demand = _demands[_demands.length - 1];
+            _cancel(demand.developer, MARKET.hashDeveloperOffer(demand));
+            ++done["cancelUnseenDemand"];
+        }
         Match[] memory matches = new Match[](1);
         matches[0] = _matchOf(_demands[_demands.length - 1], first, MOST_FILLS);
         uint256 opened = _submit(matches, first);

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {console} from "forge-std/console.sol";
-import {Reason} from "../../src/types/Types.sol";
+import {Epoch, Reason} from "../../src/types/Types.sol";
 import {Campaign} from "./Campaign.sol";
 
 /// @dev One long seeded walk, to see that no action of the handler is an empty one: each must have been carried out.
@@ -28,7 +28,7 @@ contract WalkTest is Campaign {
                 }
             }
         }
-        string[68] memory outcomes = outcomeNames();
+        string[70] memory outcomes = outcomeNames();
         for (uint256 i = 0; i < outcomes.length; ++i) {
             console.log(outcomes[i], handler.done(outcomes[i]));
         }
@@ -36,12 +36,32 @@ contract WalkTest is Campaign {
             console.log("skipped for reason", i, ledger.skipped(Reason(i)));
         }
         console.log("deals", ledger.dealCount(), "open", watcher.openCount());
+        vm.resetGasMetering();
+        assertNothingIsAmiss();
         for (uint256 i = 0; i < outcomes.length; ++i) {
             assertGt(handler.done(outcomes[i]), 0, outcomes[i]);
         }
     }
 
-    function outcomeNames() internal pure returns (string[68] memory) {
+    /// @dev So many steps see what short campaigns seldom do.
+    function assertNothingIsAmiss() internal view {
+        assertEq(watcher.statesBackward() + watcher.settledBackward() + watcher.sequencesBackward(), 0);
+        assertEq(watcher.endsMovedWithoutCause() + watcher.termsChangedWithoutChange(), 0);
+        assertEq(watcher.versionsBackward() + watcher.floorsBackward() + watcher.offersRevived(), 0);
+        assertEq(watcher.bitsLost() + handler.gainedByAgents(), 0);
+        assertEq(ledger.openedUnderVoidOffers() + ledger.misfits(), 0);
+        for (uint256 i = 0; i < ledger.dealCount(); ++i) {
+            assertEq(abi.encode(dealAt(i)), abi.encode(ledger.dealAt(i)), "deal");
+            assertEq(ledger.flowAt(i).paid, ledger.flowAt(i).owed, "paid");
+        }
+        for (uint256 i = 0; i < 3; ++i) {
+            address agent = handler.agentNo(i);
+            uint256 attested = market.attestedEpochs(agent, Epoch.wrap(0), Epoch.wrap(epochNow()));
+            assertEq(attested, handler.servedEpochs(agent), "attested");
+        }
+    }
+
+    function outcomeNames() internal pure returns (string[70] memory) {
         return [
             "deposit",
             "depositFor",
@@ -83,6 +103,7 @@ contract WalkTest is Campaign {
             "serveWithoutOne",
             "pass",
             "passLong",
+            "attestOverTheEdge",
             "claimAnything",
             "claimPaid",
             "claimBatch",
@@ -95,6 +116,7 @@ contract WalkTest is Campaign {
             "cancelEndingDeal",
             "giveNoticeByAgent",
             "giveNotice",
+            "abandon",
             "evict",
             "evictRefused",
             "closeAsEvicted",
