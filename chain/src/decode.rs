@@ -7,7 +7,7 @@ use alloy::{
 };
 use common::{
     epoch::Epoch,
-    event::{DealOpened, MarketEvent, PlacedEvent},
+    event::{DealChanged, DealOpened, MarketEvent, PlacedEvent},
     ids::{BlockHash, DealId, Digest, OfferHash, ReceiptRoot, TxHash},
     resources::Resources,
 };
@@ -163,7 +163,7 @@ fn deal_event(event: MarketEvents) -> Result<MarketEvent, ConvertError> {
             topped_up: inward::atoms("toppedUp", e.toppedUp)?,
             settled_until: Epoch(e.settledUntil),
         },
-        MarketEvents::DealChanged(e) => MarketEvent::DealChanged {
+        MarketEvents::DealChanged(e) => MarketEvent::DealChanged(Box::new(DealChanged {
             deal_id: DealId(e.dealId.0),
             sequence: e.sequence,
             from: Epoch(e.from),
@@ -172,7 +172,7 @@ fn deal_event(event: MarketEvents) -> Result<MarketEvent, ConvertError> {
             size: Resources { milli_cpu: e.milliCpu, memory_mib: e.memoryMib },
             bond: inward::atoms("bond", e.bond)?,
             paid_until: Epoch(e.paidUntil),
-        },
+        })),
         MarketEvents::DealRefunded(e) => MarketEvent::DealRefunded {
             deal_id: DealId(e.dealId.0),
             refunded: inward::atoms("refunded", e.refunded)?,

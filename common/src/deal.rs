@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     epoch::Epoch,
-    event::DealOpened,
+    event::{DealChanged, DealOpened},
     ids::{Address, DealId, OfferHash},
     money::{Atoms, MoneyError},
     offer::{DeveloperOffer, ProviderOffer},
@@ -142,6 +142,17 @@ impl Deal {
         };
         deal.paid_until = deal.covered_until();
         Ok(deal)
+    }
+
+    /// Takes over the terms that both sides agreed on.
+    pub fn change(&mut self, changed: &DealChanged) {
+        self.old_price = Some(OldPrice { until: changed.from, per_epoch: self.price_per_epoch });
+        self.changes = changed.sequence;
+        self.end_epoch = changed.end_epoch;
+        self.price_per_epoch = changed.price_per_epoch;
+        self.size = changed.size;
+        self.bond = changed.bond;
+        self.paid_until = changed.paid_until;
     }
 
     /// What calls of the contract name it by.

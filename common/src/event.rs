@@ -155,16 +155,7 @@ pub enum MarketEvent {
         deal_id: DealId,
         since: Epoch,
     },
-    DealChanged {
-        deal_id: DealId,
-        sequence: u32,
-        from: Epoch,
-        end_epoch: Epoch,
-        price_per_epoch: Atoms,
-        size: Resources,
-        bond: Atoms,
-        paid_until: Epoch,
-    },
+    DealChanged(Box<DealChanged>),
     DealRefunded {
         deal_id: DealId,
         refunded: Atoms,
@@ -207,6 +198,21 @@ pub struct DealOpened {
     pub start_epoch: Epoch,
     pub end_epoch: Epoch,
     pub locked: Atoms,
+}
+
+/// A deal has other terms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "documented where it is emitted: contracts/src/interfaces/IMarketEvents.sol")]
+pub struct DealChanged {
+    pub deal_id: DealId,
+    pub sequence: u32,
+    pub from: Epoch,
+    pub end_epoch: Epoch,
+    pub price_per_epoch: Atoms,
+    pub size: Resources,
+    pub bond: Atoms,
+    pub paid_until: Epoch,
 }
 
 /// A block as far as the market cares.

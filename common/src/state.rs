@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    deal::{Deal, DealState, OldPrice},
+    deal::{Deal, DealState},
     epoch::Epoch,
-    event::{BlockRef, DealOpened, MarketBlock, MarketEvent, PlacedEvent},
+    event::{BlockRef, DealChanged, DealOpened, MarketBlock, MarketEvent, PlacedEvent},
     ids::{Address, DealId, Digest, OfferHash},
     market::MarketTerms,
     money::{Atoms, MoneyError},
@@ -235,7 +235,7 @@ impl MarketState {
                 known.deal.paid_until = (*since).min(known.deal.end_epoch);
                 Ok(())
             }
-            MarketEvent::DealChanged { .. } => self.change_deal(event),
+            MarketEvent::DealChanged(changed) => self.change_deal(changed),
             MarketEvent::DealRefunded { deal_id, refunded, paid_until } => {
                 let known = self.known_deal(*deal_id)?;
                 known.refund(*refunded)?;
@@ -288,24 +288,13 @@ impl MarketState {
         Ok(())
     }
 
-    fn change_deal(&mut self, event: &MarketEvent) -> Result<(), StateError> {
-        let MarketEvent::DealChanged { deal_id, sequence, from, end_epoch, price_per_epoch, size, bond, paid_until } =
-            event
-        else {
-            return Ok(());
-        };
-        let deal = &mut self.known_deal(*deal_id)?.deal;
+    fn change_deal(&mut self, changed: &DealChanged) -> Result<(), StateError> {
+        let deal = &mut self.known_deal(changed.deal_id)?.deal;
         let before = deal.clone();
-        deal.old_price = Some(OldPrice { until: *from, per_epoch: deal.price_per_epoch });
-        deal.changes = *sequence;
-        deal.end_epoch = *end_epoch;
-        deal.price_per_epoch = *price_per_epoch;
-        deal.size = *size;
-        deal.bond = *bond;
-        deal.paid_until = *paid_until;
-        self.resize(before.provider_offer, before.size, *size)?;
+        deal.change(changed);
+        self.resize(before.provider_offer, before.size, changed.size)?;
         self.credit(before.provider, before.bond)?;
-        self.debit(before.provider, *bond)
+        self.debit(before.provider, changed.bond)
     }
 
     /// Capacity of a provider offer that was held as `before` is now held as `after`.

@@ -9,9 +9,6 @@
 /// The Market's artifact: ABI, its extension's functions included, and bytecode.
 pub const MARKET_JSON: &str = include_str!("../abi/Market.json");
 
-/// The artifact of the market's other part: ABI and bytecode.
-pub const MARKET_EXTENSION_JSON: &str = include_str!("../abi/MarketExtension.json");
-
 /// The test token's artifact: ABI and bytecode.
 pub const TEST_USDC_JSON: &str = include_str!("../abi/TestUsdc.json");
 

@@ -49,7 +49,7 @@ pub(crate) const fn of(event: &MarketEvent) -> &'static str {
         MarketEvent::Attested { .. } => "attested",
         MarketEvent::ArtifactUpdated { .. } => "artifact_updated",
         MarketEvent::MatcherPaid { .. } => "matcher_paid",
-        MarketEvent::DealChanged { .. } => "deal_changed",
+        MarketEvent::DealChanged(_) => "deal_changed",
         MarketEvent::DealRefunded { .. } => "deal_refunded",
     }
 }
@@ -58,10 +58,10 @@ pub(crate) const fn of(event: &MarketEvent) -> &'static str {
 pub(crate) const fn deal_of(event: &MarketEvent) -> Option<DealId> {
     match event {
         MarketEvent::DealOpened(opened) => Some(opened.deal_id),
+        MarketEvent::DealChanged(changed) => Some(changed.deal_id),
         MarketEvent::DealFunded { deal_id, .. }
         | MarketEvent::DealSettled { deal_id, .. }
         | MarketEvent::DealUnfunded { deal_id, .. }
-        | MarketEvent::DealChanged { deal_id, .. }
         | MarketEvent::DealRefunded { deal_id, .. }
         | MarketEvent::DealEnding { deal_id, .. }
         | MarketEvent::DealEnded { deal_id, .. }

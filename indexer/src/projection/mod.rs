@@ -9,8 +9,8 @@ pub mod ledger;
 pub mod rows;
 
 use common::{
-    deal::{Deal, DealState, OldPrice},
-    event::{DealOpened, MarketEvent, PlacedEvent},
+    deal::{Deal, DealState},
+    event::{DealChanged, DealOpened, MarketEvent, PlacedEvent},
     ids::{Address, DealId, OfferHash},
     money::{Atoms, MoneyError},
     resources::Resources,
@@ -112,7 +112,7 @@ impl<S: RowSource> Ledger<'_, S> {
             MarketEvent::DealFunded { .. }
             | MarketEvent::DealSettled { .. }
             | MarketEvent::DealUnfunded { .. }
-            | MarketEvent::DealChanged { .. }
+            | MarketEvent::DealChanged(_)
             | MarketEvent::DealRefunded { .. }
             | MarketEvent::DealEnding { .. }
             | MarketEvent::DealEnded { .. } => self.change_deal(&placed.event).await,
@@ -196,7 +196,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.deal.paid_until = (*since).min(row.deal.end_epoch);
                 self.put_deal(row).await
             }
-            MarketEvent::DealChanged { .. } => self.change_terms(event).await,
+            MarketEvent::DealChanged(changed) => self.change_terms(changed).await,
             MarketEvent::DealRefunded { deal_id, refunded, paid_until } => {
                 let mut row = self.deal(*deal_id).await?;
                 let developer = row.deal.developer;
@@ -233,25 +233,14 @@ impl<S: RowSource> Ledger<'_, S> {
         }
     }
 
-    async fn change_terms(&mut self, event: &MarketEvent) -> Result<(), S::Error> {
-        let MarketEvent::DealChanged { deal_id, sequence, from, end_epoch, price_per_epoch, size, bond, paid_until } =
-            event
-        else {
-            return Ok(());
-        };
-        let mut row = self.deal(*deal_id).await?;
+    async fn change_terms(&mut self, changed: &DealChanged) -> Result<(), S::Error> {
+        let mut row = self.deal(changed.deal_id).await?;
         let before = row.deal.clone();
-        row.deal.old_price = Some(OldPrice { until: *from, per_epoch: before.price_per_epoch });
-        row.deal.changes = *sequence;
-        row.deal.end_epoch = *end_epoch;
-        row.deal.price_per_epoch = *price_per_epoch;
-        row.deal.size = *size;
-        row.deal.bond = *bond;
-        row.deal.paid_until = *paid_until;
+        row.deal.change(changed);
         self.put_deal(row).await?;
-        self.resize(before.provider_offer, before.size, *size).await?;
+        self.resize(before.provider_offer, before.size, changed.size).await?;
         self.credit(before.provider, before.bond).await?;
-        self.debit(before.provider, *bond).await
+        self.debit(before.provider, changed.bond).await
     }
 
     /// Gives a deal's capacity and place back.

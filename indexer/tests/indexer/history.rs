@@ -6,7 +6,7 @@
 use common::{
     deal::{DealState, EndCause},
     epoch::{Epoch, EpochSchedule},
-    event::{BlockRef, DealOpened, MarketBlock, MarketEvent, PlacedEvent, Reason},
+    event::{BlockRef, DealChanged, DealOpened, MarketBlock, MarketEvent, PlacedEvent, Reason},
     feature::FeatureSet,
     ids::{Address, BlockHash, DealId, Digest, OfferHash, ReceiptRoot, TxHash},
     market::MarketTerms,
@@ -289,7 +289,7 @@ fn deal_event(kind: u8, state: &MarketState, a: u8, b: u8, amount: u32) -> Optio
             topped_up: atoms(u64::from(amount) / 8),
             settled_until: deal.settled_until.plus(1),
         },
-        19 => MarketEvent::DealChanged {
+        19 => MarketEvent::DealChanged(Box::new(DealChanged {
             deal_id,
             sequence: deal.changes + 1,
             from: deal.settled_until.plus(1),
@@ -298,7 +298,7 @@ fn deal_event(kind: u8, state: &MarketState, a: u8, b: u8, amount: u32) -> Optio
             size: Resources { milli_cpu: 50 + u32::from(b), memory_mib: 64 },
             bond: atoms(u64::from(amount % 60)),
             paid_until,
-        },
+        })),
         20 => MarketEvent::DealRefunded { deal_id, refunded: part_of_lock, paid_until },
         16 => MarketEvent::DealUnfunded { deal_id, since: deal.paid_until },
         17 if deal.state == DealState::Active => {
