@@ -424,7 +424,8 @@ contract DealBoundariesTest is Actions {
         uint256 closable = 1 + PREPAID + grace;
         if (grace != 0) {
             vm.warp(GENESIS + closable * EPOCH_LENGTH - 1);
-            vm.expectPartialRevert(IMarketEvents.NotYetOver.selector);
+            bytes4 notYet = IMarketEvents.NotYetOver.selector;
+            vm.expectRevert(abi.encodeWithSelector(notYet, dealId, Epoch.wrap(uint32(closable))));
             market.closeDeal(refOf(dealId));
         }
         toEpoch(closable);

@@ -371,16 +371,17 @@ contract ChangeTest is Actions {
         assertEq(free(provider.payout), (TERM + 1) * PRICE);
     }
 
-    function test_AfterTheTermADealMayStillBeExtended() public {
-        serve(provider.agent, TERM - 2);
-        assertEq(epochNow(), TERM + 1);
+    function test_BehindItsTermADealChangesNoMore() public {
         DealChange memory change = changeOf(dealId);
         change.endEpoch = TERM + 4;
+        // The last second of the last epoch, and the one after it.
+        vm.warp(GENESIS + (TERM + 1) * EPOCH_LENGTH - 1);
+        uint256 before = vm.snapshotState();
         agree(provider, change);
-        // The epoch between the old end and the new terms is billed at the old price, if it is attested.
-        serve(provider.agent, 3);
-        claim(dealId);
-        assertEq(free(provider.payout), (TERM + 3) * PRICE);
+        assertEpoch(deal(dealId).endEpoch, TERM + 4, "end");
+        vm.revertToState(before);
+        toEpoch(TERM + 1);
+        expectRefused(provider, change, abi.encodeWithSelector(IMarketEvents.DealNotActive.selector, dealId));
     }
 
     function test_TheChangeOfAnotherDealIsRefused() public {

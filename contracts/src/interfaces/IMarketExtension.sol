@@ -35,8 +35,7 @@ interface IMarketExtension is IMarketEvents {
     /// @notice Ends a deal whose term is over and attestable no more, or that stayed unfunded beyond grace.
     function closeDeal(DealRef calldata ref) external;
     /// @notice Gives an active deal another end, price or size from the next epoch on. Both sides have signed; whoever
-    /// of them calls need not. Epochs until then are paid at the old price; where the term was over already, those since
-    /// its end become part of it.
+    /// of them calls need not. Epochs until then are paid at the old price. A deal whose term is over changes no more.
     /// @param providerOffer The offer that the deal was made of: the new size must fit in what is free of it.
     function changeDeal(
         DealRef calldata ref,

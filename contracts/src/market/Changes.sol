@@ -75,7 +75,8 @@ abstract contract Changes is IMarketExtension, Deals {
         bytes calldata providerSignature
     ) external {
         (DealId dealId, Deal memory item, Terms memory terms) = _openDeal(ref);
-        if (item.state != DealState.Active) revert DealNotActive(dealId);
+        // Behind the term nobody was bound to host: an extension then would bill epochs that nobody agreed on in time.
+        if (item.state != DealState.Active || _currentEpoch() >= item.endEpoch) revert DealNotActive(dealId);
         _requireAgreed(dealId, terms, change, developerSignature, providerSignature);
         _settleAndCredit(dealId, item, terms);
         if (item.settledUntil < terms.priceFrom) revert ChangePending(Epoch.wrap(uint32(terms.priceFrom)));

@@ -82,10 +82,11 @@ abstract contract Endings is IMarketExtension, Deals {
             return item.cause == EndCause.None ? EndCause.TermOver : item.cause;
         }
         if (item.unfundedSince != 0) {
-            uint256 graceOver = item.unfundedSince + GRACE_EPOCHS;
-            if (current >= graceOver && item.settledUntil >= item.unfundedSince) return EndCause.Unfunded;
-            uint256 settled = item.unfundedSince + ATTESTATION_WINDOW;
-            closableFrom = FixedPointMathLib.min(closableFrom, FixedPointMathLib.max(graceOver, settled));
+            uint256 from = item.unfundedSince + GRACE_EPOCHS;
+            bool isSettled = item.settledUntil >= item.unfundedSince;
+            if (current >= from && isSettled) return EndCause.Unfunded;
+            if (!isSettled) from = FixedPointMathLib.max(from, item.unfundedSince + ATTESTATION_WINDOW);
+            closableFrom = FixedPointMathLib.min(closableFrom, from);
         }
         revert NotYetOver(dealId, Epoch.wrap(uint32(closableFrom)));
     }

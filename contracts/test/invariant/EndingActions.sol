@@ -137,7 +137,7 @@ abstract contract EndingActions is Actions {
     /// @param by Who calls: the developer, the provider, or somebody with both signatures.
     function changeDeal(uint256 which, uint256 seed, uint256 by) external action("changeDeal") {
         (DealRef memory ref, DealView memory shown) = seed % 8 == 0 ? _pickOpen(which) : _pick(which, Kind.Lively);
-        if (shown.state != DealState.Active) return;
+        if (shown.state != DealState.Active || _epochNow() >= Epoch.unwrap(shown.endEpoch)) return;
         _settle(ref);
         shown = MARKET.deal(ref);
         bool isPending = Epoch.unwrap(shown.settledUntil) < Epoch.unwrap(shown.priceFrom);
