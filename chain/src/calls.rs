@@ -7,6 +7,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use common::{
+    agreement::{ArtifactUpdate, DealChange, Receipt},
     deal::DealRef,
     epoch::Epoch,
     ids::{Address, OfferHash, ReceiptRoot},
@@ -169,6 +170,44 @@ pub fn claim(market: Address, deals: &[DealRef]) -> Call {
             Call { label: "claim", ..multicall(market, claims) }
         }
     }
+}
+
+/// Gives a deal other terms. `offer` is the provider offer that it was made of; who sends need not sign.
+pub fn change_deal(
+    market: Address,
+    deal: &DealRef,
+    change: &DealChange,
+    offer: &ProviderOffer,
+    developer_signature: &[u8],
+    provider_signature: &[u8],
+) -> Call {
+    let encoded = Market::changeDealCall {
+        r#ref: outward::deal_ref(deal),
+        change: outward::deal_change(change),
+        providerOffer: outward::provider_offer(offer),
+        developerSignature: developer_signature.to_vec().into(),
+        providerSignature: provider_signature.to_vec().into(),
+    };
+    call(market, "changeDeal", &encoded)
+}
+
+/// Lets the replicas of a developer offer run another artifact. The developer need not sign what it sends itself.
+pub fn update_artifact(market: Address, update: &ArtifactUpdate, signature: &[u8]) -> Call {
+    let encoded =
+        Market::updateArtifactCall { update: outward::artifact_update(update), signature: signature.to_vec().into() };
+    call(market, "updateArtifact", &encoded)
+}
+
+/// Ends a deal whose agent has signed two different receipts of one number, each given with its signature.
+pub fn slash(market: Address, deal: &DealRef, first: (&Receipt, &[u8]), second: (&Receipt, &[u8])) -> Call {
+    let encoded = Market::slashCall {
+        r#ref: outward::deal_ref(deal),
+        first: outward::receipt(first.0),
+        firstSignature: first.1.to_vec().into(),
+        second: outward::receipt(second.0),
+        secondSignature: second.1.to_vec().into(),
+    };
+    call(market, "slash", &encoded)
 }
 
 /// Ends the sender's deals at the next epoch boundary.

@@ -19,6 +19,7 @@ pub(crate) enum ConvertError {
 pub(crate) mod outward {
     use alloy::primitives::{Address as AlloyAddress, B256};
     use common::{
+        agreement::{ArtifactUpdate, DealChange, Receipt},
         deal::DealRef,
         ids::Address,
         offer::{DeveloperOffer, ProviderOffer},
@@ -84,6 +85,37 @@ pub(crate) mod outward {
             allow: addresses(&offer.allow),
             deny: addresses(&offer.deny),
             artifactUrl: offer.artifact_url.clone(),
+        }
+    }
+
+    pub(crate) fn deal_change(change: &DealChange) -> Market::DealChange {
+        Market::DealChange {
+            dealId: word(change.deal_id.0),
+            sequence: change.sequence,
+            endEpoch: change.end_epoch.0,
+            milliCpu: change.size.milli_cpu,
+            memoryMib: change.size.memory_mib,
+            pricePerEpoch: change.price_per_epoch.get(),
+            validUntil: change.valid_until,
+        }
+    }
+
+    pub(crate) fn artifact_update(update: &ArtifactUpdate) -> Market::ArtifactUpdate {
+        Market::ArtifactUpdate {
+            developerOffer: word(update.developer_offer.0),
+            version: update.version,
+            artifact: word(update.artifact.0),
+            manifest: word(update.manifest.0),
+            validUntil: update.valid_until,
+            artifactUrl: update.artifact_url.clone(),
+        }
+    }
+
+    pub(crate) fn receipt(receipt: &Receipt) -> Market::Receipt {
+        Market::Receipt {
+            dealId: word(receipt.deal_id.0),
+            sequence: receipt.sequence,
+            content: word(receipt.content.0),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! EIP-712 hashes of offers, which are their ids, and the signatures over them. Pure.
+//! EIP-712 hashes of offers, which are their ids, and of what else is signed, and the signatures over them. Pure.
 
 use std::borrow::Cow;
 
@@ -8,6 +8,7 @@ use alloy::{
     sol_types::{Eip712Domain, SolStruct, SolValue},
 };
 use common::{
+    agreement::{ArtifactUpdate, DealChange, Receipt},
     ids::{Address, DealId, OfferHash},
     offer::{DeveloperOffer, ProviderOffer},
 };
@@ -64,6 +65,33 @@ mod terms {
             address[] deny;
             string artifactUrl;
         }
+
+        #[derive(serde::Serialize)]
+        struct DealChange {
+            bytes32 dealId;
+            uint32 sequence;
+            uint32 endEpoch;
+            uint32 milliCpu;
+            uint32 memoryMib;
+            uint64 pricePerEpoch;
+            uint64 validUntil;
+        }
+
+        #[derive(serde::Serialize)]
+        struct ArtifactUpdate {
+            bytes32 developerOffer;
+            uint32 version;
+            bytes32 artifact;
+            bytes32 manifest;
+            uint64 validUntil;
+            string artifactUrl;
+        }
+
+        struct Receipt {
+            bytes32 dealId;
+            uint64 sequence;
+            bytes32 content;
+        }
     }
 }
 
@@ -87,6 +115,21 @@ impl OfferDomain {
         OfferHash(developer_terms(offer).eip712_signing_hash(&self.separator()).0)
     }
 
+    /// What developer and provider sign to change a deal.
+    pub fn deal_change_hash(&self, change: &DealChange) -> [u8; 32] {
+        change_terms(change).eip712_signing_hash(&self.separator()).0
+    }
+
+    /// What a developer signs to replace an artifact.
+    pub fn artifact_update_hash(&self, update: &ArtifactUpdate) -> [u8; 32] {
+        update_terms(update).eip712_signing_hash(&self.separator()).0
+    }
+
+    /// What an agent signs of an execution.
+    pub fn receipt_hash(&self, receipt: &Receipt) -> [u8; 32] {
+        receipt_terms(receipt).eip712_signing_hash(&self.separator()).0
+    }
+
     /// The document for `eth_signTypedData_v4`. Integers of the message are decimal strings, since wallets read JSON
     /// numbers as doubles.
     pub fn typed_data(&self, offer: &DeveloperOffer) -> Value {
@@ -96,6 +139,16 @@ impl OfferDomain {
     /// The document for `eth_signTypedData_v4` of a provider offer.
     pub fn provider_typed_data(&self, offer: &ProviderOffer) -> Value {
         self.document(&provider_terms(offer))
+    }
+
+    /// The document for `eth_signTypedData_v4` of a change of a deal.
+    pub fn deal_change_typed_data(&self, change: &DealChange) -> Value {
+        self.document(&change_terms(change))
+    }
+
+    /// The document for `eth_signTypedData_v4` of an update of an artifact.
+    pub fn artifact_update_typed_data(&self, update: &ArtifactUpdate) -> Value {
+        self.document(&update_terms(update))
     }
 
     fn separator(&self) -> Eip712Domain {
@@ -177,6 +230,33 @@ fn developer_terms(offer: &DeveloperOffer) -> terms::DeveloperOffer {
         deny: outward::addresses(&offer.deny),
         artifactUrl: offer.artifact_url.clone(),
     }
+}
+
+fn change_terms(change: &DealChange) -> terms::DealChange {
+    terms::DealChange {
+        dealId: change.deal_id.0.into(),
+        sequence: change.sequence,
+        endEpoch: change.end_epoch.0,
+        milliCpu: change.size.milli_cpu,
+        memoryMib: change.size.memory_mib,
+        pricePerEpoch: change.price_per_epoch.get(),
+        validUntil: change.valid_until,
+    }
+}
+
+fn update_terms(update: &ArtifactUpdate) -> terms::ArtifactUpdate {
+    terms::ArtifactUpdate {
+        developerOffer: update.developer_offer.0.into(),
+        version: update.version,
+        artifact: update.artifact.0.into(),
+        manifest: update.manifest.0.into(),
+        validUntil: update.valid_until,
+        artifactUrl: update.artifact_url.clone(),
+    }
+}
+
+fn receipt_terms(receipt: &Receipt) -> terms::Receipt {
+    terms::Receipt { dealId: receipt.deal_id.0.into(), sequence: receipt.sequence, content: receipt.content.0.into() }
 }
 
 /// The id of the deal that `provider` would have under this developer offer.

@@ -5,6 +5,7 @@
 //! [`offer`], [`deal`], [`market`], [`event`] and [`state`] are the domain; [`clock`], [`telemetry`], [`shutdown`] and [`http`]
 //! are what every service is run with.
 
+pub mod agreement;
 pub mod clock;
 pub mod deal;
 pub mod epoch;

@@ -10,7 +10,10 @@ use alloy::{
 };
 use chain::{calls, deal_id, testing::TestMarket};
 use common::{
-    ids::{Address, DealId, OfferHash},
+    agreement::{ArtifactUpdate, DealChange, Receipt},
+    deal::DealRef,
+    epoch::Epoch,
+    ids::{Address, DealId, Digest, OfferHash},
     offer::{DeveloperOffer, ProviderOffer},
     resources::{Prices, Resources},
 };
@@ -70,6 +73,69 @@ async fn offers_have_the_hash_that_the_contract_gives_them() {
     let hashes = ask(&market, requests.collect()).await;
     for (offer, hash) in offers.iter().zip(hashes) {
         assert_eq!(domain.developer_offer_hash(offer), OfferHash(hash), "{offer:?}");
+    }
+}
+
+fn any_change() -> impl Strategy<Value = DealChange> {
+    let numbers = (any::<u32>(), any::<u32>(), any::<u64>());
+    (any::<[u8; 32]>(), numbers, any_resources(), any_atoms()).prop_map(|(deal, numbers, size, price_per_epoch)| {
+        let (sequence, end, valid_until) = numbers;
+        DealChange { deal_id: DealId(deal), sequence, end_epoch: Epoch(end), size, price_per_epoch, valid_until }
+    })
+}
+
+fn any_update() -> impl Strategy<Value = ArtifactUpdate> {
+    let words = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 32]>());
+    (words, any::<u32>(), any::<u64>(), ".{0,80}").prop_map(|(words, version, valid_until, artifact_url)| {
+        let (offer, artifact, manifest) = (OfferHash(words.0), Digest(words.1), Digest(words.2));
+        ArtifactUpdate { developer_offer: offer, version, artifact, manifest, valid_until, artifact_url }
+    })
+}
+
+fn any_receipt() -> impl Strategy<Value = Receipt> {
+    (any::<[u8; 32]>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(deal, sequence, content)| Receipt {
+        deal_id: DealId(deal),
+        sequence,
+        content: Digest(content),
+    })
+}
+
+#[tokio::test]
+async fn what_else_is_signed_has_the_hash_that_the_contract_gives_it() {
+    let market = TestMarket::start().await;
+    let domain = market.reader.domain();
+    let deal = DealRef { developer_offer: OfferHash::ZERO, provider: Address::ZERO, provider_offer: OfferHash::ZERO };
+    let offer = provider_offer(Address([1; 20]));
+
+    // Each goes through the crate's own encoder of the call that carries it.
+    let changes = samples(any_change());
+    let requests = changes.iter().map(|change| {
+        let sent = calls::change_deal(market.market, &deal, change, &offer, &[], &[]);
+        let change = Market::changeDealCall::abi_decode(&sent.data).unwrap().change;
+        Market::hashDealChangeCall { change }.abi_encode()
+    });
+    for (change, hash) in changes.iter().zip(ask(&market, requests.collect()).await) {
+        assert_eq!(domain.deal_change_hash(change), hash, "{change:?}");
+    }
+
+    let updates = samples(any_update());
+    let requests = updates.iter().map(|update| {
+        let sent = calls::update_artifact(market.market, update, &[]);
+        let update = Market::updateArtifactCall::abi_decode(&sent.data).unwrap().update;
+        Market::hashArtifactUpdateCall { update }.abi_encode()
+    });
+    for (update, hash) in updates.iter().zip(ask(&market, requests.collect()).await) {
+        assert_eq!(domain.artifact_update_hash(update), hash, "{update:?}");
+    }
+
+    let receipts = samples(any_receipt());
+    let requests = receipts.iter().map(|receipt| {
+        let sent = calls::slash(market.market, &deal, (receipt, &[]), (receipt, &[]));
+        let receipt = Market::slashCall::abi_decode(&sent.data).unwrap().second;
+        Market::hashReceiptCall { receipt }.abi_encode()
+    });
+    for (receipt, hash) in receipts.iter().zip(ask(&market, requests.collect()).await) {
+        assert_eq!(domain.receipt_hash(receipt), hash, "{receipt:?}");
     }
 }
 
