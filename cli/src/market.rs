@@ -74,7 +74,7 @@ impl MarketProcess {
 
     fn indexer_config(&self) -> IndexerConfig {
         IndexerConfig {
-            database: self.data_dir.join("indexer.db"),
+            database: self.data_dir.join("indexer.db").into(),
             poll_interval: self.poll_interval,
             finality_depth: FINALITY_DEPTH,
         }

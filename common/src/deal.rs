@@ -155,6 +155,14 @@ impl Deal {
         self.paid_until = changed.paid_until;
     }
 
+    /// It is over, and its lock was given back: what it is paid until is where it was settled to, or where its money ended.
+    pub fn end(&mut self, cause: EndCause) {
+        self.state = DealState::Ended;
+        self.cause = Some(cause);
+        self.bond = Atoms::ZERO;
+        self.paid_until = self.unfunded_since.unwrap_or_else(|| self.covered_until()).min(self.end_epoch);
+    }
+
     /// What calls of the contract name it by.
     pub const fn reference(&self) -> DealRef {
         DealRef { developer_offer: self.developer_offer, provider: self.provider, provider_offer: self.provider_offer }

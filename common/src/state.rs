@@ -256,9 +256,7 @@ impl MarketState {
             MarketEvent::DealEnded { deal_id, cause, refunded, bond_to, bond } => {
                 let known = self.known_deal(*deal_id)?;
                 known.refund(*refunded)?;
-                known.deal.state = DealState::Ended;
-                known.deal.cause = Some(*cause);
-                known.deal.bond = Atoms::ZERO;
+                known.deal.end(*cause);
                 let deal = known.deal.clone();
                 self.release(&deal)?;
                 self.credit(deal.developer, *refunded)?;

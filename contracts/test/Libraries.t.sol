@@ -54,6 +54,17 @@ contract LibrariesTest is Test {
         assertEq(bitmap.count(from, to), expected);
     }
 
+    function testFuzz_IsFullIsThatOfALoop(uint256 seed, uint16 from, uint16 to) public {
+        fill(seed);
+        from = uint16(from % EPOCHS);
+        to = uint16(bound(to, from + 1, EPOCHS));
+        bool expected = true;
+        for (uint256 epoch = from; epoch < to; ++epoch) {
+            expected = expected && wanted[epoch];
+        }
+        assertEq(bitmap.isFull(from, to), expected);
+    }
+
     function testFuzz_RunEndIsThatOfALoop(uint256 seed, uint16 from, uint16 to) public {
         fill(seed);
         from = uint16(from % EPOCHS);

@@ -19,7 +19,7 @@ pub mod store;
 mod sync;
 pub mod view;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chain::MarketReader;
 use common::{clock::SystemClock, event::BlockRef, http::Readiness, market::MarketTerms, shutdown::Shutdown};
@@ -28,15 +28,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
     error::IndexerError,
-    store::{Store, StoreError},
+    store::{Location, Store, StoreError},
 };
 use self::{metrics::Metrics, source::ChainSource, status::Status, sync::SyncLoop};
 
 /// How an indexer is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexerConfig {
-    /// File of the database; made when it is missing.
-    pub database: PathBuf,
+    /// The database; a SQLite file is made when it is missing.
+    pub database: Location,
     /// Time between two looks at a chain that has nothing new.
     pub poll_interval: Duration,
     /// Blocks below the head that count as final, where the node knows no final block.

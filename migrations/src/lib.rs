@@ -4,6 +4,9 @@
 //! A database is migrated by the service that owns it, when it opens it. Files are never edited once released: a change
 //! is a new file.
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 use sqlx::migrate::Migrator;
 
 /// The indexer's projection of the chain. It can be dropped and rebuilt at any time.

@@ -1,12 +1,13 @@
 //! Tasks of the repository, run as `cargo xtask TASK`.
 //!
-//! Layout: [`bench`] measures, [`contracts`] compiles the Solidity sources and guards the committed artifacts, [`tests`] runs everything
-//! that can fail, [`tools`] installs and starts what the tasks need.
+//! Layout: [`bench`] measures, [`contracts`] compiles the Solidity sources and guards the committed artifacts, [`proofs`]
+//! proves parts of them, [`tests`] runs everything that can fail, [`tools`] installs and starts what the tasks need.
 
 #![expect(clippy::print_stdout, reason = "a task talks to whoever started it")]
 
 mod bench;
 mod contracts;
+mod proofs;
 mod tests;
 mod tools;
 
@@ -31,6 +32,13 @@ enum Task {
     /// Measure something, print a table and write `target/bench/NAME.json`.
     #[command(subcommand, after_help = "Example:\n  cargo xtask bench gas")]
     Bench(Bench),
+    /// Prove parts of the contracts with Halmos, which needs Python 3.11 or newer and is installed into `target/`.
+    #[command(after_help = "Examples:\n  cargo xtask prove\n  cargo xtask prove --only check_CostIsAdditive")]
+    Prove {
+        /// Only proofs whose names match this regular expression.
+        #[arg(long, value_name = "REGEX")]
+        only: Option<String>,
+    },
     /// Install what the tests need and run all of them: Solidity, Rust, end to end.
     #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only solidity")]
     Test {
@@ -44,12 +52,21 @@ enum Task {
 enum Bench {
     /// Gas of the market's transactions, beside that of existing markets and the ceilings.
     Gas,
+    /// Speed of the indexer into SQLite and PostgreSQL, beside a plain fetch-and-COPY script.
+    #[command(after_help = "Example:\n  cargo xtask bench indexer --events 20000 --blocks 400 --rounds 1")]
+    Indexer {
+        /// Passed on; `--help` lists what there is.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Contracts { check } => contracts::run(check),
         Task::Bench(Bench::Gas) => bench::gas::run(),
+        Task::Bench(Bench::Indexer { options }) => bench::services("indexer", &options),
+        Task::Prove { only } => proofs::run(only.as_deref()),
         Task::Test { only } => tests::run(only),
     }
 }

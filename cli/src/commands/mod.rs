@@ -12,6 +12,7 @@ mod draft;
 mod explain;
 mod follow;
 mod gateway;
+mod indexer;
 mod invoke;
 mod keys;
 mod list;
@@ -56,6 +57,9 @@ pub(crate) enum Command {
     /// Sell this machine's capacity
     #[command(subcommand)]
     Provider(provider::ProviderCommand),
+    /// Follow a market's chain and serve what it says
+    #[command(subcommand)]
+    Indexer(indexer::IndexerCommand),
     /// Run an HTTP front door
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
@@ -81,6 +85,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<()>
         Command::Faucet(args) => money::faucet(args, output).await,
         Command::Keys(command) => keys::run(command, output),
         Command::Provider(command) => provider::run(command, output).await,
+        Command::Indexer(command) => indexer::run(command, output).await,
         Command::Gateway(command) => gateway::run(command).await,
         Command::Contracts(command) => contracts::run(command, output).await,
     }

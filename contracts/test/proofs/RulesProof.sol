@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
+import {OfferRules} from "../../src/libraries/OfferRules.sol";
 import {Regions} from "../../src/libraries/Regions.sol";
-import {Region} from "../../src/types/Types.sol";
+import {ProviderOffer, Region} from "../../src/types/Types.sol";
 import {Proof} from "./Proof.sol";
 
-/// @notice Places.
+/// @notice Places and prices.
 contract RulesProof is Proof {
     using Regions for Region;
 
@@ -26,6 +27,21 @@ contract RulesProof is Proof {
             expected = expected && (wanted == 0 || wanted == _byteOf(place, i));
         }
         assert(Region.wrap(region).contains(Region.wrap(place)) == expected);
+    }
+
+    /// @dev For all sizes and unit prices within the limits: no product or sum is too large, and it is the exact sum that
+    /// is divided.
+    function check_AskDividesTheExactSum(uint64[2] memory prices, uint32[2] memory sizes) public pure {
+        vm.assume(prices[0] < 1 << 63 && prices[1] < 1 << 63 && sizes[0] < 1 << 20 && sizes[1] < 1 << 20);
+        ProviderOffer memory offer;
+        offer.pricePerVcpuEpoch = prices[0];
+        offer.pricePerGibEpoch = prices[1];
+        unchecked {
+            uint256 cpu = uint256(sizes[0]) * offer.pricePerVcpuEpoch;
+            uint256 memory_ = uint256(sizes[1]) * offer.pricePerGibEpoch;
+            assert(cpu >> 83 == 0 && memory_ >> 83 == 0);
+            assert(OfferRules.ask(offer, sizes[0], sizes[1]) == (cpu * 1024 + memory_ * 1000) / 1_024_000);
+        }
     }
 
     /// @dev Bytes before the first zero, and whether only zeros follow.

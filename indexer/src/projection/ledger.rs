@@ -6,9 +6,12 @@ use std::{
     future::Future,
 };
 
+use common::event::MarketBlock;
+
 use super::{
     ProjectionError,
     rows::{Row, RowKey},
+    touched,
 };
 
 /// Where rows are read from.
@@ -16,8 +19,8 @@ pub trait RowSource {
     /// Why a row could not be read.
     type Error: From<ProjectionError>;
 
-    /// The row under `key` as it is stored.
-    fn load(&mut self, key: RowKey) -> impl Future<Output = Result<Option<Row>, Self::Error>> + Send;
+    /// The rows under `keys` as they are stored, those that there are.
+    fn load(&mut self, keys: Vec<RowKey>) -> impl Future<Output = Result<HashMap<RowKey, Row>, Self::Error>> + Send;
 }
 
 /// Images of the rows that one block changed, as they were before it; `None` for rows that it created.
@@ -44,9 +47,31 @@ impl<'a, S: RowSource> Ledger<'a, S> {
         if let Some(row) = self.rows.get(&key) {
             return Ok(row.clone());
         }
-        let row = self.source.load(key).await?;
+        let row = self.source.load(vec![key]).await?.remove(&key);
         self.rows.insert(key, row.clone());
         Ok(row)
+    }
+
+    /// Reads at once, by kinds, what `blocks` will ask for one by one. It need not be all of it.
+    pub async fn read_ahead(&mut self, blocks: &[MarketBlock]) -> Result<(), S::Error> {
+        let events = || blocks.iter().flat_map(|block| &block.events).map(|placed| &placed.event);
+        self.read(events().flat_map(touched::by_event).collect()).await?;
+        // What a deal touches is known once the deal is, and the account that it pays once its provider offer is.
+        for _ in 0..2 {
+            let known = self.rows.values().flatten().flat_map(touched::by_row);
+            self.read(known.chain(events().flat_map(touched::by_offer)).collect()).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, mut keys: BTreeSet<RowKey>) -> Result<(), S::Error> {
+        keys.retain(|key| !self.rows.contains_key(key));
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut found = self.source.load(keys.iter().copied().collect()).await?;
+        self.rows.extend(keys.into_iter().map(|key| (key, found.remove(&key))));
+        Ok(())
     }
 
     /// Replaces the row under `key`.

@@ -1,12 +1,14 @@
 //! Events → row changes. No I/O and no database types: rows are read through [`RowSource`] and handed back as images.
 //!
-//! Layout: [`rows`] is what a row is, [`ledger`] the working set with undo images, this file what each event does.
+//! Layout: [`rows`] is what a row is, [`ledger`] the working set with undo images, `touched` what it reads ahead, this file
+//! what each event does.
 //!
 //! Everything is checked on the way: an event that contradicts the rows means that logs are missing, doubled or out of
 //! order, and no guess is made.
 
 pub mod ledger;
 pub mod rows;
+mod touched;
 
 use common::{
     deal::{Deal, DealState},
@@ -220,9 +222,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 let mut row = self.deal(*deal_id).await?;
                 let deal = row.deal.clone();
                 row.refund(*refunded)?;
-                row.deal.state = DealState::Ended;
-                row.deal.cause = Some(*cause);
-                row.deal.bond = Atoms::ZERO;
+                row.deal.end(*cause);
                 self.put_deal(row).await?;
                 self.release(&deal).await?;
                 self.credit(deal.developer, *refunded).await?;

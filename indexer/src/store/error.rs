@@ -12,10 +12,10 @@ pub enum StoreError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     /// The schema could not be brought up to date.
-    #[error("the database at {path} could not be migrated")]
+    #[error("the database {database} could not be migrated")]
     Migrate {
-        /// File.
-        path: String,
+        /// Where it is.
+        database: String,
         /// Why.
         #[source]
         source: Box<sqlx::migrate::MigrateError>,

@@ -5,11 +5,11 @@ use common::{
     ids::{Address, DealId, OfferHash},
     region::Region,
 };
-use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Snapshot,
     convert::{big, word},
+    db::Statement,
     error::StoreError,
     views::{DEALS, DEVELOPER_OFFERS, EVENTS, PROVIDER_OFFERS},
 };
@@ -50,7 +50,7 @@ impl Snapshot {
         provider: Option<Address>,
         part: Part,
     ) -> Result<Listed<ProviderOfferView>, StoreError> {
-        let mut query = QueryBuilder::new(PROVIDER_OFFERS);
+        let mut query = Statement::new(PROVIDER_OFFERS);
         if let Some(provider) = provider {
             query.push(" AND o.provider = ").push_bind(provider.to_string());
         }
@@ -68,7 +68,7 @@ impl Snapshot {
         developer: Option<Address>,
         part: Part,
     ) -> Result<Listed<DeveloperOfferView>, StoreError> {
-        let mut query = QueryBuilder::new(DEVELOPER_OFFERS);
+        let mut query = Statement::new(DEVELOPER_OFFERS);
         if let Some(developer) = developer {
             query.push(" AND o.developer = ").push_bind(developer.to_string());
         }
@@ -83,7 +83,7 @@ impl Snapshot {
         live: bool,
         part: Part,
     ) -> Result<Listed<Deployment>, StoreError> {
-        let mut query = QueryBuilder::new(DEVELOPER_OFFERS);
+        let mut query = Statement::new(DEVELOPER_OFFERS);
         if let Some(developer) = developer {
             query.push(" AND o.developer = ").push_bind(developer.to_string());
         }
@@ -97,7 +97,7 @@ impl Snapshot {
 
     /// Deals.
     pub async fn deals(&mut self, filter: DealFilter, part: Part) -> Result<Listed<DealView>, StoreError> {
-        let mut query = QueryBuilder::new(DEALS);
+        let mut query = Statement::new(DEALS);
         if let Some(state) = filter.state {
             query.push(" AND d.state = ").push_bind(word("deals.state", &state)?);
         }
@@ -116,14 +116,14 @@ impl Snapshot {
 
     /// Everything that happened in the market.
     pub async fn events(&mut self, part: Part) -> Result<Listed<EventView>, StoreError> {
-        let mut query = QueryBuilder::new(EVENTS);
+        let mut query = Statement::new(EVENTS);
         narrow(&mut query, EVENT_PLACE, part)?;
         Ok(listed(self.fetch_events(query).await?, part, place_of))
     }
 
     /// Everything that happened to one deal: its own events, and its agent's attestations of its epochs.
     pub async fn timeline(&mut self, deal: DealId, part: Part) -> Result<Listed<EventView>, StoreError> {
-        let mut query = QueryBuilder::new(EVENTS);
+        let mut query = Statement::new(EVENTS);
         query
             .push(" AND (e.block_number, e.log_index) IN (SELECT block_number, log_index FROM events WHERE deal_id = ");
         query.push_bind(deal.to_string());
@@ -145,7 +145,7 @@ const fn place_of(event: &EventView) -> OpenedAt {
 }
 
 /// Adds what makes a list one part of it. One item more than wanted is read, to know whether there are more.
-fn narrow(query: &mut QueryBuilder<Sqlite>, place: [&str; 2], part: Part) -> Result<(), StoreError> {
+fn narrow(query: &mut Statement, place: [&str; 2], part: Part) -> Result<(), StoreError> {
     let [block, log_index] = place;
     let (beyond, direction) = match part.order {
         Order::Asc => (">", "ASC"),

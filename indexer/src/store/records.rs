@@ -34,6 +34,7 @@ pub(super) struct BlockRecord {
     pub(super) hash: String,
     pub(super) parent_hash: String,
     pub(super) timestamp: i64,
+    pub(super) event_count: i64,
 }
 
 impl BlockRecord {
@@ -183,6 +184,8 @@ impl DealRecord {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct AttestationRecord {
+    pub(super) agent: String,
+    pub(super) epoch: i64,
     pub(super) receipt_root: String,
     pub(super) rolling_hash: String,
     pub(super) block_number: i64,

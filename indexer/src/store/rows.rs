@@ -1,13 +1,15 @@
-//! One row in, one row out, for every table of the projection.
+//! The projection's rows in their tables: read by their keys and written, many at a time.
+
+use std::collections::HashMap;
 
 use common::{
     epoch::Epoch,
     ids::{Address, OfferHash},
 };
-use sqlx::SqliteConnection;
 
 use super::{
-    convert::{atoms, big, json, parse, word},
+    convert::{atoms, big, json, parse, unsigned, word},
+    db::{Role, Statement, Table, Tx, Value, table},
     error::StoreError,
     records::{AttestationRecord, DealRecord, DeveloperOfferRecord, ProviderOfferRecord},
 };
@@ -16,235 +18,247 @@ use crate::projection::{
     rows::{AttestationRow, DealRow, DeveloperOfferRow, ProviderOfferRow, Row, RowKey},
 };
 
-/// Rows of one connection, which is usually in a transaction.
-pub(super) struct Rows<'c>(pub(super) &'c mut SqliteConnection);
+/// Rows of one transaction.
+pub(super) struct Rows<'c>(pub(super) &'c mut Tx);
 
 impl RowSource for Rows<'_> {
     type Error = StoreError;
 
-    async fn load(&mut self, key: RowKey) -> Result<Option<Row>, StoreError> {
-        load(self.0, key).await
+    async fn load(&mut self, keys: Vec<RowKey>) -> Result<HashMap<RowKey, Row>, StoreError> {
+        let mut wanted: HashMap<&'static str, Vec<Vec<Value>>> = HashMap::new();
+        for key in &keys {
+            wanted.entry(table_of(key).name).or_default().push(key_values(key));
+        }
+        let mut found = HashMap::with_capacity(keys.len());
+        for (table, keys) in wanted {
+            load_from(self.0, table, keys, &mut found).await?;
+        }
+        Ok(found)
     }
 }
 
-async fn load(db: &mut SqliteConnection, key: RowKey) -> Result<Option<Row>, StoreError> {
+table!(BALANCES, "balances", account Text Key, free Big Changing);
+table!(NONCE_FLOORS, "nonce_floors", owner Text Key, floor Text Changing);
+table!(CANCELLED_OFFERS, "cancelled_offers", owner Text Key, offer_hash Text Key);
+table!(MATCHING, "matching", id Big Key, paused Bool Changing);
+table!(
+    PROVIDER_OFFERS, "provider_offers",
+    offer_hash Text Key, provider Text Fixed, region Text Fixed, offer Text Fixed, used_milli_cpu Big Changing,
+    used_memory_mib Big Changing, opened_block Big Fixed, opened_log_index Big Fixed,
+);
+table!(
+    DEVELOPER_OFFERS, "developer_offers",
+    offer_hash Text Key, developer Text Fixed, offer Text Fixed, live_replicas Big Changing, end_epoch Big Changing,
+    updated Text Changing, opened_block Big Fixed, opened_log_index Big Fixed,
+);
+table!(
+    DEALS, "deals",
+    deal_id Text Key, developer_offer Text Fixed, provider_offer Text Fixed, developer Text Fixed, provider Text Fixed,
+    agent Text Fixed, milli_cpu Big Changing, memory_mib Big Changing, price_per_epoch Big Changing,
+    old_price_until Big Changing, old_price_per_epoch Big Changing, changes Big Changing, start_epoch Big Fixed,
+    end_epoch Big Changing, settled_until Big Changing, paid_until Big Changing, locked Big Changing, bond Big Changing,
+    unfunded_since Big Changing, state Text Changing, cause Text Changing, funded Big Changing, paid Big Changing,
+    refunded Big Changing, opened_block Big Fixed, opened_log_index Big Fixed,
+);
+table!(
+    ATTESTATIONS, "attestations",
+    agent Text Key, epoch Big Key, receipt_root Text Changing, rolling_hash Text Changing, block_number Big Changing,
+    log_index Big Changing,
+);
+
+const fn table_of(key: &RowKey) -> &'static Table {
     match key {
-        RowKey::Balance { account } => {
-            let query = sqlx::query_scalar("SELECT free FROM balances WHERE account = ?");
-            let free: Option<i64> = query.bind(account.to_string()).fetch_optional(db).await?;
-            free.map(|free| atoms("balances.free", free).map(Row::Balance)).transpose()
-        }
-        RowKey::NonceFloor { owner } => {
-            let query = sqlx::query_scalar("SELECT floor FROM nonce_floors WHERE owner = ?");
-            let floor: Option<String> = query.bind(owner.to_string()).fetch_optional(db).await?;
-            floor.map(|floor| parse("nonce_floors.floor", &floor).map(Row::NonceFloor)).transpose()
-        }
-        RowKey::Cancelled { owner, offer } => {
-            let query = sqlx::query_scalar("SELECT 1 FROM cancelled_offers WHERE owner = ? AND offer_hash = ?");
-            let found: Option<i64> = query.bind(owner.to_string()).bind(offer.to_string()).fetch_optional(db).await?;
-            Ok(found.map(|_| Row::Cancelled))
-        }
-        RowKey::ProviderOffer { hash } => {
-            let query = sqlx::query_as("SELECT * FROM provider_offers WHERE offer_hash = ?");
-            let record: Option<ProviderOfferRecord> = query.bind(hash.to_string()).fetch_optional(db).await?;
-            record.map(|record| record.into_domain().map(|row| Row::ProviderOffer(Box::new(row)))).transpose()
-        }
-        RowKey::DeveloperOffer { hash } => {
-            let query = sqlx::query_as("SELECT * FROM developer_offers WHERE offer_hash = ?");
-            let record: Option<DeveloperOfferRecord> = query.bind(hash.to_string()).fetch_optional(db).await?;
-            record.map(|record| record.into_domain().map(|row| Row::DeveloperOffer(Box::new(row)))).transpose()
-        }
-        RowKey::Deal { id } => {
-            let query = sqlx::query_as("SELECT * FROM deals WHERE deal_id = ?");
-            let record: Option<DealRecord> = query.bind(id.to_string()).fetch_optional(db).await?;
-            record.map(|record| record.into_domain().map(|row| Row::Deal(Box::new(row)))).transpose()
-        }
-        RowKey::Attestation { agent, epoch } => {
-            let query = sqlx::query_as("SELECT * FROM attestations WHERE agent = ? AND epoch = ?");
-            let query = query.bind(agent.to_string()).bind(i64::from(epoch.0));
-            let record: Option<AttestationRecord> = query.fetch_optional(db).await?;
-            record.map(|record| record.into_domain().map(Row::Attestation)).transpose()
-        }
-        RowKey::Matching => {
-            let paused: Option<bool> =
-                sqlx::query_scalar("SELECT paused FROM matching WHERE id = 1").fetch_optional(db).await?;
-            Ok(paused.map(Row::Matching))
-        }
+        RowKey::Balance { .. } => BALANCES,
+        RowKey::NonceFloor { .. } => NONCE_FLOORS,
+        RowKey::Cancelled { .. } => CANCELLED_OFFERS,
+        RowKey::ProviderOffer { .. } => PROVIDER_OFFERS,
+        RowKey::DeveloperOffer { .. } => DEVELOPER_OFFERS,
+        RowKey::Deal { .. } => DEALS,
+        RowKey::Attestation { .. } => ATTESTATIONS,
+        RowKey::Matching => MATCHING,
     }
 }
 
-/// Makes the row under `key` be `row`; `None` removes it.
-pub(super) async fn save(db: &mut SqliteConnection, key: RowKey, row: Option<&Row>) -> Result<(), StoreError> {
+/// Values of the key columns.
+fn key_values(key: &RowKey) -> Vec<Value> {
+    match key {
+        RowKey::Balance { account } => vec![account.to_string().into()],
+        RowKey::NonceFloor { owner } => vec![owner.to_string().into()],
+        RowKey::Cancelled { owner, offer } => vec![owner.to_string().into(), offer.to_string().into()],
+        RowKey::ProviderOffer { hash } | RowKey::DeveloperOffer { hash } => vec![hash.to_string().into()],
+        RowKey::Deal { id } => vec![id.to_string().into()],
+        RowKey::Attestation { agent, epoch } => vec![agent.to_string().into(), epoch.0.into()],
+        RowKey::Matching => vec![1_i64.into()],
+    }
+}
+
+async fn load_from(
+    db: &mut Tx,
+    table: &'static str,
+    keys: Vec<Vec<Value>>,
+    found: &mut HashMap<RowKey, Row>,
+) -> Result<(), StoreError> {
+    match table {
+        "balances" => {
+            for (account, free) in db.fetch_keys::<(String, i64)>(table, "account", keys).await? {
+                let account = parse("balances.account", &account)?;
+                found.insert(RowKey::Balance { account }, Row::Balance(atoms("balances.free", free)?));
+            }
+        }
+        "nonce_floors" => {
+            for (owner, floor) in db.fetch_keys::<(String, String)>(table, "owner", keys).await? {
+                let owner = parse("nonce_floors.owner", &owner)?;
+                found.insert(RowKey::NonceFloor { owner }, Row::NonceFloor(parse("nonce_floors.floor", &floor)?));
+            }
+        }
+        "cancelled_offers" => {
+            for (owner, offer) in db.fetch_keys::<(String, String)>(table, "owner, offer_hash", keys).await? {
+                let owner: Address = parse("cancelled_offers.owner", &owner)?;
+                let offer: OfferHash = parse("cancelled_offers.offer_hash", &offer)?;
+                found.insert(RowKey::Cancelled { owner, offer }, Row::Cancelled);
+            }
+        }
+        "provider_offers" => {
+            for record in db.fetch_keys::<ProviderOfferRecord>(table, "offer_hash", keys).await? {
+                let hash = parse("provider_offers.offer_hash", &record.offer_hash)?;
+                found.insert(RowKey::ProviderOffer { hash }, Row::ProviderOffer(Box::new(record.into_domain()?)));
+            }
+        }
+        "developer_offers" => {
+            for record in db.fetch_keys::<DeveloperOfferRecord>(table, "offer_hash", keys).await? {
+                let hash = parse("developer_offers.offer_hash", &record.offer_hash)?;
+                found.insert(RowKey::DeveloperOffer { hash }, Row::DeveloperOffer(Box::new(record.into_domain()?)));
+            }
+        }
+        "deals" => {
+            for record in db.fetch_keys::<DealRecord>(table, "deal_id", keys).await? {
+                let row = record.into_domain()?;
+                found.insert(RowKey::Deal { id: row.deal.id }, Row::Deal(Box::new(row)));
+            }
+        }
+        "attestations" => {
+            for record in db.fetch_keys::<AttestationRecord>(table, "agent, epoch", keys).await? {
+                let agent = parse("attestations.agent", &record.agent)?;
+                let epoch = Epoch(unsigned("attestations.epoch", record.epoch)?);
+                found.insert(RowKey::Attestation { agent, epoch }, Row::Attestation(record.into_domain()?));
+            }
+        }
+        _ => {
+            let query = Statement::new("SELECT paused FROM matching WHERE id = 1");
+            let paused: Option<(bool,)> = db.fetch_optional(query).await?;
+            found.extend(paused.map(|(paused,)| (RowKey::Matching, Row::Matching(paused))));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the row under each key be what stands beside it; `None` removes it.
+pub(super) async fn save(
+    db: &mut Tx,
+    changes: impl IntoIterator<Item = (RowKey, Option<Row>)>,
+) -> Result<(), StoreError> {
+    let mut written: HashMap<&'static str, (&'static Table, Vec<Value>)> = HashMap::new();
+    for (key, row) in changes {
+        let table = table_of(&key);
+        match row {
+            Some(row) => written.entry(table.name).or_insert((table, Vec::new())).1.extend(values(key, &row)?),
+            None => remove(db, key).await?,
+        }
+    }
+    for (table, values) in written.into_values() {
+        db.put(table, values).await?;
+    }
+    Ok(())
+}
+
+/// Values of all columns.
+fn values(key: RowKey, row: &Row) -> Result<Vec<Value>, StoreError> {
+    let mut values = key_values(&key);
     match (key, row) {
-        (RowKey::Balance { account }, Some(Row::Balance(free))) => {
-            let sql = "INSERT INTO balances (account, free) VALUES (?, ?)
-                 ON CONFLICT (account) DO UPDATE SET free = excluded.free";
-            sqlx::query(sql).bind(account.to_string()).bind(free.to_i64()).execute(db).await?;
-        }
-        (RowKey::NonceFloor { owner }, Some(Row::NonceFloor(floor))) => {
-            let sql = "INSERT INTO nonce_floors (owner, floor) VALUES (?, ?)
-                 ON CONFLICT (owner) DO UPDATE SET floor = excluded.floor";
-            sqlx::query(sql).bind(owner.to_string()).bind(floor.to_string()).execute(db).await?;
-        }
-        (RowKey::Cancelled { owner, offer }, Some(Row::Cancelled)) => {
-            let sql = "INSERT INTO cancelled_offers (owner, offer_hash) VALUES (?, ?) ON CONFLICT DO NOTHING";
-            sqlx::query(sql).bind(owner.to_string()).bind(offer.to_string()).execute(db).await?;
-        }
-        (RowKey::Matching, Some(Row::Matching(paused))) => {
-            let sql = "INSERT INTO matching (id, paused) VALUES (1, ?)
-                 ON CONFLICT (id) DO UPDATE SET paused = excluded.paused";
-            sqlx::query(sql).bind(paused).execute(db).await?;
-        }
-        (RowKey::Attestation { agent, epoch }, Some(Row::Attestation(row))) => {
-            save_attestation(db, agent, epoch, row).await?;
-        }
-        (RowKey::ProviderOffer { hash }, Some(Row::ProviderOffer(row))) => save_provider_offer(db, hash, row).await?,
-        (RowKey::DeveloperOffer { hash }, Some(Row::DeveloperOffer(row))) => {
-            save_developer_offer(db, hash, row).await?;
-        }
-        (RowKey::Deal { .. }, Some(Row::Deal(row))) => save_deal(db, row).await?,
-        (_, None) => remove(db, key).await?,
-        (_, Some(_)) => return Err(StoreError::corrupt("undo.row_before", format!("{key:?}"))),
+        (RowKey::Balance { .. }, Row::Balance(free)) => values.push(free.to_i64().into()),
+        (RowKey::NonceFloor { .. }, Row::NonceFloor(floor)) => values.push(floor.to_string().into()),
+        (RowKey::Cancelled { .. }, Row::Cancelled) => (),
+        (RowKey::Matching, Row::Matching(paused)) => values.push((*paused).into()),
+        (RowKey::Attestation { .. }, Row::Attestation(row)) => values.extend(attestation_values(row)?),
+        (RowKey::ProviderOffer { .. }, Row::ProviderOffer(row)) => values.extend(provider_offer_values(row)?),
+        (RowKey::DeveloperOffer { .. }, Row::DeveloperOffer(row)) => values.extend(developer_offer_values(row)?),
+        (RowKey::Deal { .. }, Row::Deal(row)) => values.extend(deal_values(row)?),
+        (key, _) => return Err(StoreError::corrupt("undo.row_before", format!("{key:?}"))),
     }
-    Ok(())
+    Ok(values)
 }
 
-async fn save_attestation(
-    db: &mut SqliteConnection,
-    agent: Address,
-    epoch: Epoch,
-    row: &AttestationRow,
-) -> Result<(), StoreError> {
-    let sql = "INSERT INTO attestations (agent, epoch, receipt_root, rolling_hash, block_number, log_index)
-         VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (agent, epoch) DO UPDATE SET receipt_root = excluded.receipt_root,
-           rolling_hash = excluded.rolling_hash, block_number = excluded.block_number, log_index = excluded.log_index";
-    sqlx::query(sql)
-        .bind(agent.to_string())
-        .bind(i64::from(epoch.0))
-        .bind(row.receipt_root.to_string())
-        .bind(row.rolling_hash.to_string())
-        .bind(big("block number", row.opened_at.block)?)
-        .bind(big("log index", row.opened_at.log_index)?)
-        .execute(db)
-        .await?;
-    Ok(())
+fn attestation_values(row: &AttestationRow) -> Result<[Value; 4], StoreError> {
+    Ok([
+        row.receipt_root.to_string().into(),
+        row.rolling_hash.to_string().into(),
+        big("block number", row.opened_at.block)?.into(),
+        big("log index", row.opened_at.log_index)?.into(),
+    ])
 }
 
-async fn save_provider_offer(
-    db: &mut SqliteConnection,
-    hash: OfferHash,
-    row: &ProviderOfferRow,
-) -> Result<(), StoreError> {
-    let sql = "INSERT INTO provider_offers (offer_hash, provider, region, offer, used_milli_cpu, used_memory_mib,
-           opened_block, opened_log_index)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (offer_hash) DO UPDATE SET used_milli_cpu = excluded.used_milli_cpu,
-           used_memory_mib = excluded.used_memory_mib";
-    sqlx::query(sql)
-        .bind(hash.to_string())
-        .bind(row.offer.provider.to_string())
-        .bind(row.offer.region.to_string())
-        .bind(json("provider_offers.offer", &row.offer)?)
-        .bind(i64::from(row.used.milli_cpu))
-        .bind(i64::from(row.used.memory_mib))
-        .bind(big("block number", row.opened_at.block)?)
-        .bind(big("log index", row.opened_at.log_index)?)
-        .execute(db)
-        .await?;
-    Ok(())
+fn provider_offer_values(row: &ProviderOfferRow) -> Result<[Value; 7], StoreError> {
+    Ok([
+        row.offer.provider.to_string().into(),
+        row.offer.region.to_string().into(),
+        json("provider_offers.offer", &row.offer)?.into(),
+        row.used.milli_cpu.into(),
+        row.used.memory_mib.into(),
+        big("block number", row.opened_at.block)?.into(),
+        big("log index", row.opened_at.log_index)?.into(),
+    ])
 }
 
-async fn save_developer_offer(
-    db: &mut SqliteConnection,
-    hash: OfferHash,
-    row: &DeveloperOfferRow,
-) -> Result<(), StoreError> {
-    let sql = "INSERT INTO developer_offers (offer_hash, developer, offer, live_replicas, end_epoch, updated,
-           opened_block, opened_log_index)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (offer_hash) DO UPDATE SET live_replicas = excluded.live_replicas,
-           end_epoch = excluded.end_epoch, updated = excluded.updated";
-    sqlx::query(sql)
-        .bind(hash.to_string())
-        .bind(row.offer.developer.to_string())
-        .bind(json("developer_offers.offer", &row.offer)?)
-        .bind(i64::from(row.live_replicas))
-        .bind(row.end_epoch.map(|end| i64::from(end.0)))
-        .bind(row.updated.as_ref().map(|updated| json("developer_offers.updated", updated)).transpose()?)
-        .bind(big("block number", row.opened_at.block)?)
-        .bind(big("log index", row.opened_at.log_index)?)
-        .execute(db)
-        .await?;
-    Ok(())
+fn developer_offer_values(row: &DeveloperOfferRow) -> Result<[Value; 7], StoreError> {
+    Ok([
+        row.offer.developer.to_string().into(),
+        json("developer_offers.offer", &row.offer)?.into(),
+        u32::from(row.live_replicas).into(),
+        row.end_epoch.map(|end| i64::from(end.0)).into(),
+        row.updated.as_ref().map(|updated| json("developer_offers.updated", updated)).transpose()?.into(),
+        big("block number", row.opened_at.block)?.into(),
+        big("log index", row.opened_at.log_index)?.into(),
+    ])
 }
 
-async fn save_deal(db: &mut SqliteConnection, row: &DealRow) -> Result<(), StoreError> {
+fn deal_values(row: &DealRow) -> Result<[Value; 25], StoreError> {
     let deal = &row.deal;
-    let sql = "INSERT INTO deals (deal_id, developer_offer, provider_offer, developer, provider, agent,
-           milli_cpu, memory_mib, price_per_epoch, old_price_until, old_price_per_epoch, changes, start_epoch, end_epoch,
-           settled_until, paid_until, locked, bond, unfunded_since, state, cause, funded, paid, refunded, opened_block,
-           opened_log_index)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (deal_id) DO UPDATE SET milli_cpu = excluded.milli_cpu, memory_mib = excluded.memory_mib,
-           price_per_epoch = excluded.price_per_epoch, old_price_until = excluded.old_price_until,
-           old_price_per_epoch = excluded.old_price_per_epoch, changes = excluded.changes, end_epoch = excluded.end_epoch, settled_until = excluded.settled_until,
-           paid_until = excluded.paid_until, locked = excluded.locked, bond = excluded.bond,
-           unfunded_since = excluded.unfunded_since, state = excluded.state, cause = excluded.cause,
-           funded = excluded.funded, paid = excluded.paid, refunded = excluded.refunded";
-    sqlx::query(sql)
-        .bind(deal.id.to_string())
-        .bind(deal.developer_offer.to_string())
-        .bind(deal.provider_offer.to_string())
-        .bind(deal.developer.to_string())
-        .bind(deal.provider.to_string())
-        .bind(deal.agent.to_string())
-        .bind(i64::from(deal.size.milli_cpu))
-        .bind(i64::from(deal.size.memory_mib))
-        .bind(deal.price_per_epoch.to_i64())
-        .bind(deal.old_price.map(|old| i64::from(old.until.0)))
-        .bind(deal.old_price.map(|old| old.per_epoch.to_i64()))
-        .bind(i64::from(deal.changes))
-        .bind(i64::from(deal.start_epoch.0))
-        .bind(i64::from(deal.end_epoch.0))
-        .bind(i64::from(deal.settled_until.0))
-        .bind(i64::from(deal.paid_until.0))
-        .bind(deal.locked.to_i64())
-        .bind(deal.bond.to_i64())
-        .bind(deal.unfunded_since.map(|since| i64::from(since.0)))
-        .bind(word("deals.state", &deal.state)?)
-        .bind(deal.cause.map(|cause| word("deals.cause", &cause)).transpose()?)
-        .bind(row.funded.to_i64())
-        .bind(row.paid.to_i64())
-        .bind(row.refunded.to_i64())
-        .bind(big("block number", row.opened_at.block)?)
-        .bind(big("log index", row.opened_at.log_index)?)
-        .execute(db)
-        .await?;
-    Ok(())
+    Ok([
+        deal.developer_offer.to_string().into(),
+        deal.provider_offer.to_string().into(),
+        deal.developer.to_string().into(),
+        deal.provider.to_string().into(),
+        deal.agent.to_string().into(),
+        deal.size.milli_cpu.into(),
+        deal.size.memory_mib.into(),
+        deal.price_per_epoch.to_i64().into(),
+        deal.old_price.map(|old| i64::from(old.until.0)).into(),
+        deal.old_price.map(|old| old.per_epoch.to_i64()).into(),
+        deal.changes.into(),
+        deal.start_epoch.0.into(),
+        deal.end_epoch.0.into(),
+        deal.settled_until.0.into(),
+        deal.paid_until.0.into(),
+        deal.locked.to_i64().into(),
+        deal.bond.to_i64().into(),
+        deal.unfunded_since.map(|since| i64::from(since.0)).into(),
+        word("deals.state", &deal.state)?.into(),
+        deal.cause.map(|cause| word("deals.cause", &cause)).transpose()?.into(),
+        row.funded.to_i64().into(),
+        row.paid.to_i64().into(),
+        row.refunded.to_i64().into(),
+        big("block number", row.opened_at.block)?.into(),
+        big("log index", row.opened_at.log_index)?.into(),
+    ])
 }
 
-async fn remove(db: &mut SqliteConnection, key: RowKey) -> Result<(), StoreError> {
-    let query = match key {
-        RowKey::Balance { account } => sqlx::query("DELETE FROM balances WHERE account = ?").bind(account.to_string()),
-        RowKey::NonceFloor { owner } => sqlx::query("DELETE FROM nonce_floors WHERE owner = ?").bind(owner.to_string()),
-        RowKey::Cancelled { owner, offer } => {
-            let sql = "DELETE FROM cancelled_offers WHERE owner = ? AND offer_hash = ?";
-            sqlx::query(sql).bind(owner.to_string()).bind(offer.to_string())
-        }
-        RowKey::ProviderOffer { hash } => {
-            sqlx::query("DELETE FROM provider_offers WHERE offer_hash = ?").bind(hash.to_string())
-        }
-        RowKey::DeveloperOffer { hash } => {
-            sqlx::query("DELETE FROM developer_offers WHERE offer_hash = ?").bind(hash.to_string())
-        }
-        RowKey::Deal { id } => sqlx::query("DELETE FROM deals WHERE deal_id = ?").bind(id.to_string()),
-        RowKey::Attestation { agent, epoch } => {
-            let sql = "DELETE FROM attestations WHERE agent = ? AND epoch = ?";
-            sqlx::query(sql).bind(agent.to_string()).bind(i64::from(epoch.0))
-        }
-        RowKey::Matching => sqlx::query("DELETE FROM matching WHERE id = 1"),
-    };
-    query.execute(db).await?;
-    Ok(())
+async fn remove(db: &mut Tx, key: RowKey) -> Result<(), StoreError> {
+    let table = table_of(&key);
+    let mut statement = Statement::new("DELETE FROM ");
+    statement.push(table.name).push(" WHERE ");
+    let keys = table.columns.iter().filter(|column| column.role == Role::Key);
+    for (at, (column, value)) in keys.zip(key_values(&key)).enumerate() {
+        statement.push(if at == 0 { "" } else { " AND " }).push(column.name).push(" = ").push_bind(value);
+    }
+    db.execute(statement).await
 }

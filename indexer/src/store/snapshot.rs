@@ -1,16 +1,9 @@
 //! Consistent answers about single things: everything asked of one [`Snapshot`] is true at the same block.
 
-use common::{
-    event::BlockRef,
-    ids::{Address, DealId, OfferHash},
-    market::MarketTerms,
-    money::Atoms,
-};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
-
 use super::{
     Checkpoint,
     convert::{atoms, from_json, unsigned},
+    db::{Statement, Tx},
     error::StoreError,
     views::{DEALS, DEVELOPER_OFFERS},
 };
@@ -18,18 +11,24 @@ use crate::view::{
     AsOf, BalanceView, DealCounts, DealView, Deployment, DeveloperOfferView, MAX_LIMIT, Order, Part, ProviderView,
     Totals, WideAtoms,
 };
+use common::{
+    event::BlockRef,
+    ids::{Address, DealId, OfferHash},
+    market::MarketTerms,
+    money::Atoms,
+};
 
 /// Money is added up in two halves, since the sum of many accounts may exceed what a column can hold.
 const HALF: u128 = 1_000_000_000;
 
 /// A reader's view of the database at one block.
 pub struct Snapshot {
-    pub(super) read: Transaction<'static, Sqlite>,
+    pub(super) read: Tx,
     checkpoint: Checkpoint,
 }
 
 impl Snapshot {
-    pub(super) const fn new(read: Transaction<'static, Sqlite>, checkpoint: Checkpoint) -> Self {
+    pub(super) const fn new(read: Tx, checkpoint: Checkpoint) -> Self {
         Self { read, checkpoint }
     }
 
@@ -50,27 +49,28 @@ impl Snapshot {
 
     /// The market that the database was bound to.
     pub async fn market_terms(&mut self) -> Result<Option<MarketTerms>, StoreError> {
-        let terms: Option<String> =
-            sqlx::query_scalar("SELECT terms FROM market WHERE id = 1").fetch_optional(&mut *self.read).await?;
-        terms.map(|terms| from_json("market.terms", &terms)).transpose()
+        let query = Statement::new("SELECT terms FROM market WHERE id = 1");
+        let terms: Option<(String,)> = self.read.fetch_optional(query).await?;
+        terms.map(|(terms,)| from_json("market.terms", &terms)).transpose()
     }
 
     /// Whether new matches are stopped.
     pub async fn matching_paused(&mut self) -> Result<bool, StoreError> {
-        let query = sqlx::query_scalar("SELECT paused FROM matching WHERE id = 1");
-        Ok(query.fetch_optional(&mut *self.read).await?.unwrap_or_default())
+        let query = Statement::new("SELECT paused FROM matching WHERE id = 1");
+        let paused: Option<(bool,)> = self.read.fetch_optional(query).await?;
+        Ok(paused.is_some_and(|(paused,)| paused))
     }
 
     /// One deal.
     pub async fn deal(&mut self, id: DealId) -> Result<Option<DealView>, StoreError> {
-        let mut query = QueryBuilder::new(DEALS);
+        let mut query = Statement::new(DEALS);
         query.push(" AND d.deal_id = ").push_bind(id.to_string());
         Ok(self.fetch_deals(query).await?.into_iter().next())
     }
 
     /// One developer offer.
     pub async fn developer_offer(&mut self, hash: OfferHash) -> Result<Option<DeveloperOfferView>, StoreError> {
-        let mut query = QueryBuilder::new(DEVELOPER_OFFERS);
+        let mut query = Statement::new(DEVELOPER_OFFERS);
         query.push(" AND o.offer_hash = ").push_bind(hash.to_string());
         Ok(self.fetch_developer_offers(query).await?.into_iter().next())
     }
@@ -90,8 +90,8 @@ impl Snapshot {
         if offers.is_empty() && deals == DealCounts::default() {
             return Ok(None);
         }
-        let sql = "SELECT count(*) FROM deals WHERE provider = ? AND cause = 'provider_evicted'";
-        let evictions: i64 = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *self.read).await?;
+        let evictions = "SELECT count(*) FROM deals WHERE provider = $1 AND cause = 'provider_evicted'";
+        let (evictions,): (i64,) = self.read.fetch_one(Statement::new(evictions).bind(name.clone())).await?;
         Ok(Some(ProviderView {
             provider,
             free: free_balance(&mut self.read, &name).await?,
@@ -106,16 +106,14 @@ impl Snapshot {
     /// One account's money; accounts never seen hold nothing.
     pub async fn balance(&mut self, account: Address) -> Result<BalanceView, StoreError> {
         let name = account.to_string();
-        let floor: Option<String> = sqlx::query_scalar("SELECT floor FROM nonce_floors WHERE owner = ?")
-            .bind(&name)
-            .fetch_optional(&mut *self.read)
-            .await?;
+        let floor = Statement::new("SELECT floor FROM nonce_floors WHERE owner = $1").bind(name.clone());
+        let floor: Option<(String,)> = self.read.fetch_optional(floor).await?;
         Ok(BalanceView {
             account,
             free: free_balance(&mut self.read, &name).await?,
             locked: sum(&mut self.read, LOCKED_BY, Some(&name)).await?,
             bonded: sum(&mut self.read, BONDED_BY, Some(&name)).await?,
-            nonce_floor: floor.unwrap_or_else(|| "0".to_owned()),
+            nonce_floor: floor.map_or_else(|| "0".to_owned(), |(floor,)| floor),
         })
     }
 
@@ -133,11 +131,11 @@ impl Snapshot {
 macro_rules! sum_of {
     ($column:literal, $rest:literal) => {
         concat!(
-            "SELECT coalesce(sum(",
+            "SELECT CAST(coalesce(sum(",
             $column,
-            " / 1000000000), 0), coalesce(sum(",
+            " / 1000000000), 0) AS BIGINT), CAST(coalesce(sum(",
             $column,
-            " % 1000000000), 0) FROM ",
+            " % 1000000000), 0) AS BIGINT) FROM ",
             $rest
         )
     };
@@ -147,25 +145,25 @@ const FREE: &str = sum_of!("free", "balances");
 const LOCKED: &str = sum_of!("locked", "deals WHERE state <> 'ended'");
 const BONDS: &str = sum_of!("bond", "deals WHERE state <> 'ended'");
 const PAID: &str = sum_of!("paid", "deals");
-const LOCKED_BY: &str = sum_of!("locked", "deals WHERE developer = ?");
-const BONDED_BY: &str = sum_of!("bond", "deals WHERE provider = ?");
-const EARNED_BY: &str = sum_of!("paid", "deals WHERE provider = ?");
+const LOCKED_BY: &str = sum_of!("locked", "deals WHERE developer = $1");
+const BONDED_BY: &str = sum_of!("bond", "deals WHERE provider = $1");
+const EARNED_BY: &str = sum_of!("paid", "deals WHERE provider = $1");
 
-async fn sum(db: &mut SqliteConnection, sql: &'static str, of: Option<&str>) -> Result<WideAtoms, StoreError> {
-    let mut query = sqlx::query_as(sql);
+async fn sum(db: &mut Tx, sql: &'static str, of: Option<&str>) -> Result<WideAtoms, StoreError> {
+    let mut query = Statement::new(sql);
     if let Some(of) = of {
         query = query.bind(of.to_owned());
     }
-    let (upper, lower): (i64, i64) = query.fetch_one(db).await?;
+    let (upper, lower): (i64, i64) = db.fetch_one(query).await?;
     let upper: u128 = unsigned::<u64>("sum", upper)?.into();
     let lower: u128 = unsigned::<u64>("sum", lower)?.into();
     Ok(WideAtoms(upper.saturating_mul(HALF).saturating_add(lower)))
 }
 
-async fn free_balance(db: &mut SqliteConnection, account: &str) -> Result<Atoms, StoreError> {
-    let free: Option<i64> =
-        sqlx::query_scalar("SELECT free FROM balances WHERE account = ?").bind(account).fetch_optional(db).await?;
-    free.map_or(Ok(Atoms::ZERO), |free| atoms("balances.free", free))
+async fn free_balance(db: &mut Tx, account: &str) -> Result<Atoms, StoreError> {
+    let query = Statement::new("SELECT free FROM balances WHERE account = $1").bind(account.to_owned());
+    let free: Option<(i64,)> = db.fetch_optional(query).await?;
+    free.map_or(Ok(Atoms::ZERO), |(free,)| atoms("balances.free", free))
 }
 
 macro_rules! deal_counts_of {
@@ -178,12 +176,12 @@ macro_rules! deal_counts_of {
     };
 }
 
-async fn deal_counts(db: &mut SqliteConnection, provider: Option<&str>) -> Result<DealCounts, StoreError> {
+async fn deal_counts(db: &mut Tx, provider: Option<&str>) -> Result<DealCounts, StoreError> {
     let query = match provider {
-        Some(provider) => sqlx::query_as(deal_counts_of!(" WHERE provider = ?")).bind(provider.to_owned()),
-        None => sqlx::query_as(deal_counts_of!("")),
+        Some(provider) => Statement::new(deal_counts_of!(" WHERE provider = $1")).bind(provider.to_owned()),
+        None => Statement::new(deal_counts_of!("")),
     };
-    let (active, ending, ended): (i64, i64, i64) = query.fetch_one(db).await?;
+    let (active, ending, ended): (i64, i64, i64) = db.fetch_one(query).await?;
     Ok(DealCounts {
         active: unsigned("count of deals", active)?,
         ending: unsigned("count of deals", ending)?,

@@ -1,21 +1,20 @@
 //! The whole market at once, for those who compute on all of it.
 
-use common::{
-    epoch::Epoch,
-    state::{KnownDeal, KnownDeveloperOffer, KnownProviderOffer, MarketState, Place},
-};
-use sqlx::SqliteConnection;
-
 use super::{
     bound_terms, checkpoint,
     convert::{atoms, parse, unsigned},
+    db::{Statement, Tx},
     error::StoreError,
     records::{DealRecord, DeveloperOfferRecord, ProviderOfferRecord},
 };
 use crate::projection::rows::OpenedAt;
+use common::{
+    epoch::Epoch,
+    state::{KnownDeal, KnownDeveloperOffer, KnownProviderOffer, MarketState, Place},
+};
 
 /// Loads everything. The connection must be in a transaction, or the parts may not fit together.
-pub(super) async fn load(db: &mut SqliteConnection) -> Result<MarketState, StoreError> {
+pub(super) async fn load(db: &mut Tx) -> Result<MarketState, StoreError> {
     let mut state = MarketState {
         as_of: checkpoint(db).await?.block,
         bond_epochs: bound_terms(db).await?.bond_epochs,
@@ -23,36 +22,33 @@ pub(super) async fn load(db: &mut SqliteConnection) -> Result<MarketState, Store
     };
     load_accounts(db, &mut state).await?;
     load_offers(db, &mut state).await?;
-    let deals: Vec<DealRecord> = sqlx::query_as("SELECT * FROM deals").fetch_all(&mut *db).await?;
+    let deals: Vec<DealRecord> = db.fetch_all(Statement::new("SELECT * FROM deals")).await?;
     for record in deals {
         let row = record.into_domain()?;
         let known = KnownDeal { deal: row.deal, funded: row.funded, paid: row.paid, refunded: row.refunded };
         state.deals.insert(known.deal.id, known);
     }
-    let attested: Vec<(String, i64)> =
-        sqlx::query_as("SELECT agent, epoch FROM attestations").fetch_all(&mut *db).await?;
+    let attested: Vec<(String, i64)> = db.fetch_all(Statement::new("SELECT agent, epoch FROM attestations")).await?;
     for (agent, epoch) in attested {
         let epoch = Epoch(unsigned("attestations.epoch", epoch)?);
         state.attested.entry(parse("attestations.agent", &agent)?).or_default().insert(epoch);
     }
-    let paused: Option<bool> =
-        sqlx::query_scalar("SELECT paused FROM matching WHERE id = 1").fetch_optional(&mut *db).await?;
-    state.matching_paused = paused.unwrap_or_default();
+    let paused: Option<(bool,)> = db.fetch_optional(Statement::new("SELECT paused FROM matching WHERE id = 1")).await?;
+    state.matching_paused = paused.is_some_and(|(paused,)| paused);
     Ok(state)
 }
 
-async fn load_accounts(db: &mut SqliteConnection, state: &mut MarketState) -> Result<(), StoreError> {
-    let balances: Vec<(String, i64)> = sqlx::query_as("SELECT account, free FROM balances").fetch_all(&mut *db).await?;
+async fn load_accounts(db: &mut Tx, state: &mut MarketState) -> Result<(), StoreError> {
+    let balances: Vec<(String, i64)> = db.fetch_all(Statement::new("SELECT account, free FROM balances")).await?;
     for (account, free) in balances {
         state.free.insert(parse("balances.account", &account)?, atoms("balances.free", free)?);
     }
-    let floors: Vec<(String, String)> =
-        sqlx::query_as("SELECT owner, floor FROM nonce_floors").fetch_all(&mut *db).await?;
+    let floors: Vec<(String, String)> = db.fetch_all(Statement::new("SELECT owner, floor FROM nonce_floors")).await?;
     for (owner, floor) in floors {
         state.nonce_floors.insert(parse("nonce_floors.owner", &owner)?, parse("nonce_floors.floor", &floor)?);
     }
     let cancelled: Vec<(String, String)> =
-        sqlx::query_as("SELECT owner, offer_hash FROM cancelled_offers").fetch_all(&mut *db).await?;
+        db.fetch_all(Statement::new("SELECT owner, offer_hash FROM cancelled_offers")).await?;
     for (owner, offer) in cancelled {
         let owner = parse("cancelled_offers.owner", &owner)?;
         state.cancelled.insert((owner, parse("cancelled_offers.offer_hash", &offer)?));
@@ -60,16 +56,15 @@ async fn load_accounts(db: &mut SqliteConnection, state: &mut MarketState) -> Re
     Ok(())
 }
 
-async fn load_offers(db: &mut SqliteConnection, state: &mut MarketState) -> Result<(), StoreError> {
-    let supply: Vec<ProviderOfferRecord> = sqlx::query_as("SELECT * FROM provider_offers").fetch_all(&mut *db).await?;
+async fn load_offers(db: &mut Tx, state: &mut MarketState) -> Result<(), StoreError> {
+    let supply: Vec<ProviderOfferRecord> = db.fetch_all(Statement::new("SELECT * FROM provider_offers")).await?;
     for record in supply {
         let hash = parse("provider_offers.offer_hash", &record.offer_hash)?;
         let row = record.into_domain()?;
         let known = KnownProviderOffer { offer: row.offer, opened_at: place(row.opened_at), used: row.used };
         state.provider_offers.insert(hash, known);
     }
-    let demand: Vec<DeveloperOfferRecord> =
-        sqlx::query_as("SELECT * FROM developer_offers").fetch_all(&mut *db).await?;
+    let demand: Vec<DeveloperOfferRecord> = db.fetch_all(Statement::new("SELECT * FROM developer_offers")).await?;
     for record in demand {
         let hash = parse("developer_offers.offer_hash", &record.offer_hash)?;
         let row = record.into_domain()?;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use common::ids::OfferHash;
-use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     Snapshot,
     convert::{from_json, parse, unsigned},
+    db::Statement,
     error::StoreError,
     records::{DealRecord, DeveloperOfferRecord, ProviderOfferRecord},
 };
@@ -79,9 +79,9 @@ struct LoggedEvent {
 impl Snapshot {
     pub(super) async fn fetch_provider_offers(
         &mut self,
-        mut query: QueryBuilder<Sqlite>,
+        query: Statement,
     ) -> Result<Vec<ProviderOfferView>, StoreError> {
-        let found: Vec<OfferRow<ProviderOfferRecord>> = query.build_query_as().fetch_all(&mut *self.read).await?;
+        let found: Vec<OfferRow<ProviderOfferRecord>> = self.read.fetch_all(query).await?;
         let view = |found: OfferRow<ProviderOfferRecord>| {
             let offer_hash = parse("provider_offers.offer_hash", &found.record.offer_hash)?;
             let row = found.record.into_domain()?;
@@ -99,9 +99,9 @@ impl Snapshot {
 
     pub(super) async fn fetch_developer_offers(
         &mut self,
-        mut query: QueryBuilder<Sqlite>,
+        query: Statement,
     ) -> Result<Vec<DeveloperOfferView>, StoreError> {
-        let found: Vec<OfferRow<DeveloperOfferRecord>> = query.build_query_as().fetch_all(&mut *self.read).await?;
+        let found: Vec<OfferRow<DeveloperOfferRecord>> = self.read.fetch_all(query).await?;
         let view = |found: OfferRow<DeveloperOfferRecord>| {
             let offer_hash = parse("developer_offers.offer_hash", &found.record.offer_hash)?;
             let row = found.record.into_domain()?;
@@ -117,8 +117,8 @@ impl Snapshot {
         found.into_iter().map(view).collect()
     }
 
-    pub(super) async fn fetch_deals(&mut self, mut query: QueryBuilder<Sqlite>) -> Result<Vec<DealView>, StoreError> {
-        let found: Vec<HostedDeal> = query.build_query_as().fetch_all(&mut *self.read).await?;
+    pub(super) async fn fetch_deals(&mut self, query: Statement) -> Result<Vec<DealView>, StoreError> {
+        let found: Vec<HostedDeal> = self.read.fetch_all(query).await?;
         let view = |found: HostedDeal| {
             let row = found.record.into_domain()?;
             let host: common::offer::ProviderOffer = from_json("provider_offers.offer", &found.hosted_under)?;
@@ -135,8 +135,8 @@ impl Snapshot {
         found.into_iter().map(view).collect()
     }
 
-    pub(super) async fn fetch_events(&mut self, mut query: QueryBuilder<Sqlite>) -> Result<Vec<EventView>, StoreError> {
-        let found: Vec<LoggedEvent> = query.build_query_as().fetch_all(&mut *self.read).await?;
+    pub(super) async fn fetch_events(&mut self, query: Statement) -> Result<Vec<EventView>, StoreError> {
+        let found: Vec<LoggedEvent> = self.read.fetch_all(query).await?;
         let view = |found: LoggedEvent| {
             Ok(EventView {
                 block_number: unsigned("events.block_number", found.block_number)?,
@@ -155,12 +155,9 @@ impl Snapshot {
         if offers.is_empty() {
             return Ok(Vec::new());
         }
-        let mut query = QueryBuilder::new(DEALS);
-        let mut hashes = query.push(" AND d.developer_offer IN (").separated(", ");
-        for offer in &offers {
-            hashes.push_bind(offer.offer_hash.to_string());
-        }
-        hashes.push_unseparated(") ORDER BY d.opened_block, d.opened_log_index");
+        let mut query = Statement::new(DEALS);
+        query.push(" AND d.developer_offer IN (").push_list(offers.iter().map(|offer| offer.offer_hash.to_string()));
+        query.push(") ORDER BY d.opened_block, d.opened_log_index");
         let mut deals: HashMap<OfferHash, Vec<DeploymentDeal>> = HashMap::new();
         for deal in self.fetch_deals(query).await? {
             deals.entry(deal.deal.developer_offer).or_default().push(replica(deal));

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use common::event::{BlockRef, MarketBlock, PlacedEvent};
-use sqlx::SqliteConnection;
 
 use super::{
     Checkpoint, bound_terms, checkpoint,
-    convert::{big, from_json, json},
+    convert::{big, from_json, json, unsigned},
+    db::{Statement, Tx, Value, table},
     error::StoreError,
     records::{BlockRecord, EventRecord},
     rows::{self, Rows},
@@ -16,16 +16,16 @@ use crate::{
     input::Step,
     kind,
     projection::{
-        ledger::{Ledger, UndoImages},
+        ledger::Ledger,
         rows::{Row, RowKey},
     },
 };
 
-/// Blocks whose events are projected at once when the projection is rebuilt.
-const REBUILD_BLOCKS: i64 = 1_000;
+/// Events that are projected at once when the projection is rebuilt.
+const REBUILD_EVENTS: i64 = 5_000;
 
 /// Applies `step` and says where the projection is then. The caller commits.
-pub(super) async fn apply(db: &mut SqliteConnection, step: &Step) -> Result<Checkpoint, StoreError> {
+pub(super) async fn apply(db: &mut Tx, step: &Step) -> Result<Checkpoint, StoreError> {
     let before = checkpoint(db).await?;
     if before.block != step.follows {
         return Err(StoreError::conflict(step.follows, before.block));
@@ -52,160 +52,184 @@ pub(super) async fn apply(db: &mut SqliteConnection, step: &Step) -> Result<Chec
 }
 
 /// Replays all stored events into emptied tables. The caller commits.
-pub(super) async fn rebuild(db: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn rebuild(db: &mut Tx, mut progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
     let finalized = checkpoint(db).await?.finalized;
-    for table in [
-        "DELETE FROM balances",
-        "DELETE FROM nonce_floors",
-        "DELETE FROM cancelled_offers",
-        "DELETE FROM matching",
-        "DELETE FROM provider_offers",
-        "DELETE FROM developer_offers",
-        "DELETE FROM deals",
-        "DELETE FROM attestations",
-        "DELETE FROM undo",
-    ] {
-        sqlx::query(table).execute(&mut *db).await?;
-    }
+    empty(db, &PROJECTED).await?;
+    let (all,): (i64,) = db.fetch_one(Statement::new("SELECT count(*) FROM events")).await?;
+    let (all, mut done) = (unsigned("count of events", all)?, 0_u64);
     let mut after = -1_i64;
     loop {
+        progress(done, all);
         let blocks = blocks_with_events(db, after).await?;
         let Some(last) = blocks.last() else { return Ok(()) };
         after = big("block number", last.block.number)?;
         project(db, &blocks, finalized).await?;
+        done = blocks.iter().fold(done, |done, block| done.saturating_add(block.events.len() as u64));
     }
 }
 
-async fn blocks_with_events(db: &mut SqliteConnection, after: i64) -> Result<Vec<MarketBlock>, StoreError> {
-    let sql = "SELECT * FROM blocks WHERE number > ? AND event_count > 0 ORDER BY number LIMIT ?";
-    let records: Vec<BlockRecord> = sqlx::query_as(sql).bind(after).bind(REBUILD_BLOCKS).fetch_all(&mut *db).await?;
+/// Empties all tables. The caller commits.
+pub(super) async fn forget(db: &mut Tx) -> Result<(), StoreError> {
+    empty(db, &PROJECTED).await?;
+    empty(db, &["DELETE FROM events", "DELETE FROM blocks", "DELETE FROM market"]).await?;
+    db.execute(Statement::new("UPDATE checkpoint SET block_number = NULL, finalized_number = NULL")).await
+}
+
+/// What follows from events.
+const PROJECTED: [&str; 9] = [
+    "DELETE FROM balances",
+    "DELETE FROM nonce_floors",
+    "DELETE FROM cancelled_offers",
+    "DELETE FROM matching",
+    "DELETE FROM provider_offers",
+    "DELETE FROM developer_offers",
+    "DELETE FROM deals",
+    "DELETE FROM attestations",
+    "DELETE FROM undo",
+];
+
+async fn empty(db: &mut Tx, statements: &[&'static str]) -> Result<(), StoreError> {
+    for statement in statements {
+        db.execute(Statement::new(statement)).await?;
+    }
+    Ok(())
+}
+
+/// The next blocks that have events, with about [`REBUILD_EVENTS`] of these.
+async fn blocks_with_events(db: &mut Tx, after: i64) -> Result<Vec<MarketBlock>, StoreError> {
+    let query = "SELECT * FROM blocks WHERE number > $1 AND event_count > 0 ORDER BY number LIMIT $2";
+    let mut records: Vec<BlockRecord> = db.fetch_all(Statement::new(query).bind(after).bind(REBUILD_EVENTS)).await?;
+    let mut events = 0_i64;
+    records.retain(|record| {
+        let wanted = events < REBUILD_EVENTS;
+        events = events.saturating_add(record.event_count);
+        wanted
+    });
+    let Some(last) = records.last().map(|record| record.number) else { return Ok(Vec::new()) };
+    let query = "SELECT * FROM events WHERE block_number > $1 AND block_number <= $2 ORDER BY block_number, log_index";
+    let events: Vec<EventRecord> = db.fetch_all(Statement::new(query).bind(after).bind(last)).await?;
+    let mut events = events.into_iter().peekable();
     let mut blocks = Vec::with_capacity(records.len());
     for record in records {
-        let sql = "SELECT * FROM events WHERE block_number = ? ORDER BY log_index";
-        let events: Vec<EventRecord> = sqlx::query_as(sql).bind(record.number).fetch_all(&mut *db).await?;
-        let events = events.into_iter().map(EventRecord::into_domain).collect::<Result<_, _>>()?;
-        blocks.push(MarketBlock { block: record.into_domain()?, events });
+        let mut of_block = Vec::new();
+        while let Some(event) = events.next_if(|event| event.block_number == record.number) {
+            of_block.push(event.into_domain()?);
+        }
+        blocks.push(MarketBlock { block: record.into_domain()?, events: of_block });
     }
     Ok(blocks)
 }
 
 /// Makes every row what it was before block `from`, and forgets that block and all later ones.
-async fn take_back(db: &mut SqliteConnection, from: u64) -> Result<(), StoreError> {
+async fn take_back(db: &mut Tx, from: u64) -> Result<(), StoreError> {
     let from = big("block number", from)?;
-    let sql = "SELECT row_key, row_before FROM undo WHERE block_number >= ? ORDER BY block_number DESC";
-    let images: Vec<(String, Option<String>)> = sqlx::query_as(sql).bind(from).fetch_all(&mut *db).await?;
+    let query = "SELECT row_key, row_before FROM undo WHERE block_number >= $1 ORDER BY block_number DESC";
+    let images: Vec<(String, Option<String>)> = db.fetch_all(Statement::new(query).bind(from)).await?;
     // The lowest block comes last and decides.
     let images: BTreeMap<String, Option<String>> = images.into_iter().collect();
+    let mut rows = Vec::with_capacity(images.len());
     for (key, before) in images {
         let key: RowKey = from_json("undo.row_key", &key)?;
         let before: Option<Row> = before.map(|row| from_json("undo.row_before", &row)).transpose()?;
-        rows::save(db, key, before.as_ref()).await?;
+        rows.push((key, before));
     }
+    rows::save(db, rows).await?;
     for table in [
-        "DELETE FROM undo WHERE block_number >= ?",
-        "DELETE FROM events WHERE block_number >= ?",
-        "DELETE FROM blocks WHERE number >= ?",
+        "DELETE FROM undo WHERE block_number >= $1",
+        "DELETE FROM events WHERE block_number >= $1",
+        "DELETE FROM blocks WHERE number >= $1",
     ] {
-        sqlx::query(table).bind(from).execute(&mut *db).await?;
+        db.execute(Statement::new(table).bind(from)).await?;
     }
     Ok(())
 }
 
-async fn newest_block(db: &mut SqliteConnection) -> Result<Option<BlockRef>, StoreError> {
-    let query = sqlx::query_as("SELECT * FROM blocks ORDER BY number DESC LIMIT 1");
-    let record: Option<BlockRecord> = query.fetch_optional(db).await?;
+async fn newest_block(db: &mut Tx) -> Result<Option<BlockRef>, StoreError> {
+    let query = Statement::new("SELECT * FROM blocks ORDER BY number DESC LIMIT 1");
+    let record: Option<BlockRecord> = db.fetch_optional(query).await?;
     record.map(BlockRecord::into_domain).transpose()
 }
 
+table!(
+    BLOCKS, "blocks",
+    number Big Fixed, hash Text Fixed, parent_hash Text Fixed, timestamp Big Fixed, event_count Big Fixed,
+);
+table!(
+    EVENTS, "events",
+    block_hash Text Fixed, log_index Big Fixed, block_number Big Fixed, tx_hash Text Fixed, kind Text Fixed,
+    deal_id Text Fixed, payload Text Fixed,
+);
+table!(UNDO, "undo", block_number Big Fixed, row_key Text Fixed, row_before Text Fixed);
+
 /// Stores blocks and their events as they are.
-async fn record(db: &mut SqliteConnection, blocks: &[MarketBlock]) -> Result<(), StoreError> {
-    for MarketBlock { block, events } in blocks {
-        let event_count = i64::try_from(events.len()).unwrap_or(i64::MAX);
-        sqlx::query("INSERT INTO blocks (number, hash, parent_hash, timestamp, event_count) VALUES (?, ?, ?, ?, ?)")
-            .bind(big("block number", block.number)?)
-            .bind(block.hash.to_string())
-            .bind(block.parent_hash.to_string())
-            .bind(big("block timestamp", block.timestamp)?)
-            .bind(event_count)
-            .execute(&mut *db)
-            .await?;
-        for event in events {
-            record_event(db, event).await?;
+async fn record(db: &mut Tx, added: &[MarketBlock]) -> Result<(), StoreError> {
+    let mut blocks: Vec<Value> = Vec::new();
+    let mut events: Vec<Value> = Vec::new();
+    for MarketBlock { block, events: of_block } in added {
+        blocks.extend([
+            big("block number", block.number)?.into(),
+            block.hash.to_string().into(),
+            block.parent_hash.to_string().into(),
+            big("block timestamp", block.timestamp)?.into(),
+            i64::try_from(of_block.len()).unwrap_or(i64::MAX).into(),
+        ]);
+        for event in of_block {
+            events.extend(event_values(event)?);
         }
     }
-    Ok(())
+    db.put(BLOCKS, blocks).await?;
+    db.put(EVENTS, events).await
 }
 
-async fn record_event(db: &mut SqliteConnection, event: &PlacedEvent) -> Result<(), StoreError> {
-    let sql = "INSERT INTO events (block_hash, log_index, block_number, tx_hash, kind, deal_id, payload)
-         VALUES (?, ?, ?, ?, ?, ?, ?)";
-    sqlx::query(sql)
-        .bind(event.block_hash.to_string())
-        .bind(big("log index", event.log_index)?)
-        .bind(big("block number", event.block_number)?)
-        .bind(event.tx_hash.to_string())
-        .bind(kind::of(&event.event))
-        .bind(kind::deal_of(&event.event).map(|id| id.to_string()))
-        .bind(json("events.payload", &event.event)?)
-        .execute(db)
-        .await?;
-    Ok(())
+fn event_values(event: &PlacedEvent) -> Result<[Value; 7], StoreError> {
+    Ok([
+        event.block_hash.to_string().into(),
+        big("log index", event.log_index)?.into(),
+        big("block number", event.block_number)?.into(),
+        event.tx_hash.to_string().into(),
+        kind::of(&event.event).to_owned().into(),
+        kind::deal_of(&event.event).map(|id| id.to_string()).into(),
+        json("events.payload", &event.event)?.into(),
+    ])
 }
 
-async fn project(db: &mut SqliteConnection, blocks: &[MarketBlock], finalized: Option<u64>) -> Result<(), StoreError> {
+async fn project(db: &mut Tx, blocks: &[MarketBlock], finalized: Option<u64>) -> Result<(), StoreError> {
     let bond_epochs = bound_terms(db).await?.bond_epochs;
     let mut rows = Rows(&mut *db);
     let mut ledger = Ledger::new(&mut rows, bond_epochs);
-    let mut undo: Vec<(u64, UndoImages)> = Vec::new();
+    ledger.read_ahead(blocks).await?;
+    let mut undo: Vec<Value> = Vec::new();
     for MarketBlock { block, events } in blocks {
         for event in events {
             ledger.apply(event).await?;
         }
         let images = ledger.end_block();
-        if finalized.is_none_or(|finalized| block.number > finalized) {
-            undo.push((block.number, images));
+        if finalized.is_some_and(|finalized| block.number <= finalized) {
+            continue;
+        }
+        let number = big("block number", block.number)?;
+        for (key, before) in images {
+            let before = before.map(|row| json("undo.row_before", &row)).transpose()?;
+            undo.extend([number.into(), json("undo.row_key", &key)?.into(), before.into()]);
         }
     }
     let changes: Vec<_> = ledger.into_changes().collect();
-    for (key, row) in changes {
-        rows::save(db, key, row.as_ref()).await?;
-    }
-    for (number, images) in undo {
-        let number = big("block number", number)?;
-        for (key, before) in images {
-            sqlx::query("INSERT INTO undo (block_number, row_key, row_before) VALUES (?, ?, ?)")
-                .bind(number)
-                .bind(json("undo.row_key", &key)?)
-                .bind(before.map(|row| json("undo.row_before", &row)).transpose()?)
-                .execute(&mut *db)
-                .await?;
-        }
-    }
-    Ok(())
+    rows::save(db, changes).await?;
+    db.put(UNDO, undo).await
 }
 
 /// Records where the projection is, and forgets what can no longer be needed.
-async fn advance(
-    db: &mut SqliteConnection,
-    committed: Option<BlockRef>,
-    finalized: Option<u64>,
-) -> Result<(), StoreError> {
+async fn advance(db: &mut Tx, committed: Option<BlockRef>, finalized: Option<u64>) -> Result<(), StoreError> {
     let number = committed.map(|block| big("block number", block.number)).transpose()?;
     let finalized = finalized.map(|number| big("block number", number)).transpose()?;
-    sqlx::query("UPDATE checkpoint SET block_number = ?, finalized_number = ? WHERE id = 1")
-        .bind(number)
-        .bind(finalized)
-        .execute(&mut *db)
-        .await?;
-    if let Some(finalized) = finalized {
-        sqlx::query("DELETE FROM undo WHERE block_number <= ?").bind(finalized).execute(&mut *db).await?;
+    let update = "UPDATE checkpoint SET block_number = $1, finalized_number = $2 WHERE id = 1";
+    db.execute(Statement::new(update).bind(number).bind(finalized)).await?;
+    if finalized.is_some() {
+        db.execute(Statement::new("DELETE FROM undo WHERE block_number <= $1").bind(finalized)).await?;
         // The last final block stays: it is what a chain is recognized by.
-        let newest_final = "SELECT max(number) FROM blocks WHERE number <= ?";
-        let newest_final: Option<i64> = sqlx::query_scalar(newest_final).bind(finalized).fetch_one(&mut *db).await?;
-        sqlx::query("DELETE FROM blocks WHERE event_count = 0 AND number < ?")
-            .bind(newest_final)
-            .execute(&mut *db)
-            .await?;
+        let empty = "DELETE FROM blocks WHERE event_count = 0
+             AND number < (SELECT max(number) FROM blocks WHERE number <= $1)";
+        db.execute(Statement::new(empty).bind(finalized)).await?;
     }
     Ok(())
 }

@@ -1,37 +1,65 @@
-//! Everything that a database holds, as text, so that two of them can be compared.
+//! Everything that a database holds, as text, so that two of them can be compared, also a SQLite one with a PostgreSQL one.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use sqlx::{ConnectOptions, Row, sqlite::SqliteConnectOptions};
+use indexer::Location;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
-const TABLES: [(&str, &str); 12] = [
-    ("checkpoint", "SELECT * FROM checkpoint"),
-    ("blocks", "SELECT * FROM blocks ORDER BY number"),
-    ("events", "SELECT * FROM events ORDER BY block_number, log_index"),
-    ("undo", "SELECT * FROM undo ORDER BY block_number, row_key"),
-    ("balances", "SELECT * FROM balances ORDER BY account"),
-    ("nonce_floors", "SELECT * FROM nonce_floors ORDER BY owner"),
-    ("cancelled_offers", "SELECT * FROM cancelled_offers ORDER BY owner, offer_hash"),
-    ("matching", "SELECT * FROM matching"),
-    ("provider_offers", "SELECT * FROM provider_offers ORDER BY offer_hash"),
-    ("developer_offers", "SELECT * FROM developer_offers ORDER BY offer_hash"),
-    ("deals", "SELECT * FROM deals ORDER BY deal_id"),
-    ("attestations", "SELECT * FROM attestations ORDER BY agent, epoch"),
+/// Table, its columns, and what its rows are ordered by.
+const TABLES: [(&str, &str, &str); 12] = [
+    ("checkpoint", "block_number finalized_number", "id"),
+    ("blocks", "number hash parent_hash timestamp event_count", "number"),
+    ("events", "block_hash log_index block_number tx_hash kind deal_id payload", "block_number, log_index"),
+    ("undo", "block_number row_key row_before", "block_number, row_key"),
+    ("balances", "account free", "account"),
+    ("nonce_floors", "owner floor", "owner"),
+    ("cancelled_offers", "owner offer_hash", "owner, offer_hash"),
+    ("matching", "paused", "id"),
+    (
+        "provider_offers",
+        "offer_hash provider region offer used_milli_cpu used_memory_mib opened_block opened_log_index",
+        "offer_hash",
+    ),
+    (
+        "developer_offers",
+        "offer_hash developer offer live_replicas end_epoch updated opened_block opened_log_index",
+        "offer_hash",
+    ),
+    (
+        "deals",
+        "deal_id developer_offer provider_offer developer provider agent milli_cpu memory_mib price_per_epoch \
+         old_price_until old_price_per_epoch changes start_epoch end_epoch settled_until paid_until locked bond \
+         unfunded_since state cause funded paid refunded opened_block opened_log_index",
+        "deal_id",
+    ),
+    ("attestations", "agent epoch receipt_root rolling_hash block_number log_index", "agent, epoch"),
 ];
 
 /// Rows by table.
 pub(crate) type Dump = BTreeMap<&'static str, Vec<String>>;
 
-pub(crate) async fn dump(database: &Path) -> Dump {
-    let mut db = SqliteConnectOptions::new().filename(database).read_only(true).connect().await.unwrap();
+pub(crate) async fn dump(database: &Location) -> Dump {
     let mut dump = Dump::new();
-    for (table, sql) in TABLES {
-        let rows = sqlx::query(sql).fetch_all(&mut db).await.unwrap();
-        let texts = rows.iter().map(|row| {
-            let columns = (0..row.len()).map(|at| row.get_unchecked::<Option<String>, _>(at));
-            columns.map(|column| column.unwrap_or_else(|| "NULL".to_owned())).collect::<Vec<_>>().join(" | ")
-        });
-        dump.insert(table, texts.collect());
+    for (table, columns, order) in TABLES {
+        let column = |name: &str| match name {
+            "paused" => "CASE WHEN paused THEN 'true' ELSE 'false' END".to_owned(),
+            name => format!("coalesce(CAST({name} AS TEXT), 'NULL')"),
+        };
+        let columns: Vec<_> = columns.split_whitespace().map(column).collect();
+        let sql = AssertSqlSafe(format!("SELECT {} FROM {table} ORDER BY {order}", columns.join(" || ' | ' || ")));
+        let mut rows: Vec<String> = match database {
+            Location::Sqlite(path) => {
+                let mut db = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+                sqlx::query_scalar(sql).fetch_all(&mut db).await.unwrap()
+            }
+            Location::Postgres(url) => {
+                let mut db = PgConnection::connect(url).await.unwrap();
+                sqlx::query_scalar(sql).fetch_all(&mut db).await.unwrap()
+            }
+        };
+        // Texts are ordered otherwise by either.
+        rows.sort();
+        dump.insert(table, rows);
     }
     dump
 }

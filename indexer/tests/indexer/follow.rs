@@ -120,7 +120,7 @@ async fn a_database_belongs_to_one_market() {
     drop(indexer);
     let mut terms = *first.market.reader.terms();
     terms.market = first.market.token;
-    let store = Store::open(&database).await.unwrap();
+    let store = Store::open(&database.clone().into()).await.unwrap();
     let error = store.bind(&terms).await.unwrap_err();
     assert!(matches!(error, StoreError::OtherMarket { .. }), "{error}");
     assert!(error.to_string().contains(&first.market.market.to_string()));

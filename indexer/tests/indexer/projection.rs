@@ -1,14 +1,13 @@
 //! On any valid history with any reorganizations, the database holds what the canonical chain's events add up to, and
 //! nothing shows that there was ever another chain.
 
-use std::path::PathBuf;
-
 use common::state::MarketState;
 use indexer::{
-    Store, StoreError,
+    Location, Store, StoreError,
     input::{ChainInput, Step},
     view::{Cursor, Order, Part},
 };
+use migrations::testing::Postgres;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -17,24 +16,36 @@ use crate::{
     history::{Action, Chain, actions, terms},
 };
 
+/// Which of the two it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+pub(crate) const KINDS: [Kind; 2] = [Kind::Sqlite, Kind::Postgres];
+
 pub(crate) struct Database {
     pub(crate) store: Store,
-    pub(crate) path: PathBuf,
+    pub(crate) location: Location,
     _folder: TempDir,
 }
 
 impl Database {
-    pub(crate) async fn new() -> Self {
+    pub(crate) async fn new(kind: Kind) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("below").join("indexer.db");
-        let store = Store::open(&path).await.unwrap();
+        let location = match kind {
+            Kind::Sqlite => folder.path().join("below").join("indexer.db").into(),
+            Kind::Postgres => Postgres::shared().database().await.parse().unwrap(),
+        };
+        let store = Store::open(&location).await.unwrap();
         store.bind(&terms()).await.unwrap();
-        Self { store, path, _folder: folder }
+        Self { store, location, _folder: folder }
     }
 
     /// All of a chain at once.
-    pub(crate) async fn of(chain: &Chain) -> Self {
-        let database = Self::new().await;
+    pub(crate) async fn of(chain: &Chain, kind: Kind) -> Self {
+        let database = Self::new(kind).await;
         if !chain.blocks.is_empty() {
             let input = ChainInput::Committed { blocks: chain.blocks.clone() };
             database.store.apply(&Step { follows: None, input, finalized: chain.finalized }).await.unwrap();
@@ -81,20 +92,25 @@ proptest! {
     #[test]
     fn the_database_is_the_fold_of_the_canonical_chain(actions in actions()) {
         block_on(async {
-            let database = Database::new().await;
-            let mut chain = Chain::default();
-            for action in &actions {
-                act(&database.store, &mut chain, action).await;
-                prop_assert_eq!(database.store.market_state().await.unwrap(), chain.state());
+            let mut lives = Vec::new();
+            for kind in KINDS {
+                let database = Database::new(kind).await;
+                let mut chain = Chain::default();
+                for action in &actions {
+                    act(&database.store, &mut chain, action).await;
+                    prop_assert_eq!(database.store.market_state().await.unwrap(), chain.state());
+                }
+                let lived = dump(&database.location).await;
+                // One step or many, straight or by detours: the tables are the same, undo information included.
+                prop_assert_eq!(&dump(&Database::of(&chain, kind).await.location).await, &lived);
+                // And they follow from the stored events.
+                database.store.rebuild(|_, _| ()).await.unwrap();
+                prop_assert_eq!(&dump(&database.location).await, &lived);
+                let totals = database.store.snapshot().await.unwrap().totals().await.unwrap();
+                prop_assert_eq!(totals.held.0, u128::from(chain.state().total_held().unwrap().get()));
+                lives.push(lived);
             }
-            let lived = dump(&database.path).await;
-            // One step or many, straight or by detours: the tables are the same, undo information included.
-            prop_assert_eq!(&dump(&Database::of(&chain).await.path).await, &lived);
-            // And they follow from the stored events.
-            database.store.rebuild().await.unwrap();
-            prop_assert_eq!(&dump(&database.path).await, &lived);
-            let totals = database.store.snapshot().await.unwrap().totals().await.unwrap();
-            prop_assert_eq!(totals.held.0, u128::from(chain.state().total_held().unwrap().get()));
+            prop_assert_eq!(&lives[0], &lives[1], "SQLite and PostgreSQL hold the same");
             Ok(())
         })?;
     }
@@ -108,7 +124,8 @@ proptest! {
                     blocks.iter().for_each(|attempts| chain.mine(attempts));
                 }
             }
-            let database = Database::of(&chain).await;
+            let kind = if limit % 2 == 0 { Kind::Sqlite } else { Kind::Postgres };
+            let database = Database::of(&chain, kind).await;
             let mut snapshot = database.store.snapshot().await.unwrap();
             for order in [Order::Asc, Order::Desc] {
                 let mut seen = Vec::new();
@@ -137,68 +154,80 @@ proptest! {
 
 #[tokio::test]
 async fn nothing_is_applied_on_top_of_another_block() {
-    let database = Database::new().await;
-    let mut chain = Chain::default();
-    chain.mine(&[]);
-    let input = ChainInput::Committed { blocks: chain.blocks.clone() };
-    let step = Step { follows: None, input, finalized: None };
-    database.store.apply(&step).await.unwrap();
-    // A second writer that has not seen the first one's commit.
-    let error = database.store.apply(&step).await.unwrap_err();
-    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
-    assert!(!error.is_transient());
-    assert_eq!(database.store.as_of().await.unwrap(), chain.last());
+    for kind in KINDS {
+        let database = Database::new(kind).await;
+        let mut chain = Chain::default();
+        chain.mine(&[]);
+        let input = ChainInput::Committed { blocks: chain.blocks.clone() };
+        let step = Step { follows: None, input, finalized: None };
+        database.store.apply(&step).await.unwrap();
+        // A second writer that has not seen the first one's commit.
+        let error = database.store.apply(&step).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+        assert!(!error.is_transient());
+        assert_eq!(database.store.as_of().await.unwrap(), chain.last());
+    }
 }
 
 #[tokio::test]
 async fn a_failed_step_leaves_no_trace() {
-    let database = Database::new().await;
-    let mut chain = Chain::default();
-    chain.mine(&[]);
-    chain.mine(&[]);
-    let mut blocks = chain.blocks.clone();
-    let placed = common::event::PlacedEvent {
-        block_number: 2,
-        block_hash: blocks[1].block.hash,
-        log_index: 0,
-        tx_hash: common::ids::TxHash::ZERO,
-        event: common::event::MarketEvent::Withdrawn {
-            account: crate::history::account(1),
-            to: crate::history::account(2),
-            amount: common::money::Atoms::MAX,
-        },
-    };
-    blocks[1].events.push(placed);
-    let before = dump(&database.path).await;
-    let step = Step { follows: None, input: ChainInput::Committed { blocks }, finalized: None };
-    let error = database.store.apply(&step).await.unwrap_err();
-    assert!(matches!(error, StoreError::Projection(_)), "{error}");
-    assert_eq!(dump(&database.path).await, before);
-    assert_eq!(database.store.market_state().await.unwrap(), MarketState::new(&terms()));
+    for kind in KINDS {
+        let database = Database::new(kind).await;
+        let mut chain = Chain::default();
+        chain.mine(&[]);
+        chain.mine(&[]);
+        let mut blocks = chain.blocks.clone();
+        let placed = common::event::PlacedEvent {
+            block_number: 2,
+            block_hash: blocks[1].block.hash,
+            log_index: 0,
+            tx_hash: common::ids::TxHash::ZERO,
+            event: common::event::MarketEvent::Withdrawn {
+                account: crate::history::account(1),
+                to: crate::history::account(2),
+                amount: common::money::Atoms::MAX,
+            },
+        };
+        blocks[1].events.push(placed);
+        let before = dump(&database.location).await;
+        let step = Step { follows: None, input: ChainInput::Committed { blocks }, finalized: None };
+        let error = database.store.apply(&step).await.unwrap_err();
+        assert!(matches!(error, StoreError::Projection(_)), "{error}");
+        assert_eq!(dump(&database.location).await, before);
+        assert_eq!(database.store.market_state().await.unwrap(), MarketState::new(&terms()));
+    }
 }
 
 #[tokio::test]
 async fn final_blocks_are_not_taken_back() {
-    let mut chain = Chain::default();
-    (0..5).for_each(|_| chain.mine(&[]));
-    chain.finalized = Some(3);
-    let database = Database::of(&chain).await;
-    let old = chain.blocks[2..].iter().map(|block| block.block).collect();
-    let input = ChainInput::Reorged { old, new: Vec::new() };
-    let error = database.store.apply(&Step { follows: chain.last(), input, finalized: None }).await.unwrap_err();
-    assert!(matches!(error, StoreError::BelowFinal { number: 3, finalized: 3 }), "{error}");
-    // Empty blocks below the last final one are of no use to anyone.
-    let blocks = database.store.blocks_above(None).await.unwrap();
-    assert_eq!(blocks.iter().map(|block| block.number).collect::<Vec<_>>(), [3, 4, 5]);
+    for kind in KINDS {
+        let mut chain = Chain::default();
+        (0..5).for_each(|_| chain.mine(&[]));
+        chain.finalized = Some(3);
+        let database = Database::of(&chain, kind).await;
+        let old = chain.blocks[2..].iter().map(|block| block.block).collect();
+        let input = ChainInput::Reorged { old, new: Vec::new() };
+        let error = database.store.apply(&Step { follows: chain.last(), input, finalized: None }).await.unwrap_err();
+        assert!(matches!(error, StoreError::BelowFinal { number: 3, finalized: 3 }), "{error}");
+        // Empty blocks below the last final one are of no use to anyone.
+        let blocks = database.store.blocks_above(None).await.unwrap();
+        assert_eq!(blocks.iter().map(|block| block.number).collect::<Vec<_>>(), [3, 4, 5]);
+    }
 }
 
 #[tokio::test]
 async fn a_reader_reads_and_does_not_write() {
-    let mut chain = Chain::default();
-    chain.mine(&[]);
-    let database = Database::of(&chain).await;
-    let reader = Store::open_read_only(&database.path).await.unwrap();
-    assert_eq!(reader.as_of().await.unwrap(), chain.last());
-    assert!(matches!(reader.rebuild().await, Err(StoreError::ReadOnly)));
-    assert!(Store::open_read_only(&database.path.with_file_name("missing.db")).await.is_err());
+    for kind in KINDS {
+        let mut chain = Chain::default();
+        chain.mine(&[]);
+        let database = Database::of(&chain, kind).await;
+        let reader = Store::open_read_only(&database.location).await.unwrap();
+        assert_eq!(reader.as_of().await.unwrap(), chain.last());
+        assert!(matches!(reader.rebuild(|_, _| ()).await, Err(StoreError::ReadOnly)));
+        let missing = match &database.location {
+            Location::Sqlite(path) => path.with_file_name("missing.db").into(),
+            Location::Postgres(url) => Location::Postgres(url.replace("/d", "/missing")),
+        };
+        assert!(Store::open_read_only(&missing).await.is_err());
+    }
 }

@@ -67,7 +67,7 @@ impl World {
         let clock = ManualClock::at(market.reader.rpc().head().await.unwrap().timestamp);
         let folder = tempfile::tempdir().unwrap();
         let config = IndexerConfig {
-            database: folder.path().join("indexer.db"),
+            database: folder.path().join("indexer.db").into(),
             poll_interval: Duration::from_millis(20),
             finality_depth: 64,
         };

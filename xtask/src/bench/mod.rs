@@ -3,12 +3,39 @@
 
 pub(crate) mod gas;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Map, Value};
 
 use crate::tools;
+
+/// Builds the measurements of the services and runs the one called `name`, which writes its figures itself.
+pub(crate) fn services(name: &str, options: &[String]) -> anyhow::Result<()> {
+    tools::install_node_packages()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // All packages with their features at once, as the tests are built: nothing is compiled twice.
+    let build = ["build", "--release", "--workspace", "--bin", "bench", "--message-format", "json-render-diagnostics"];
+    let output = Command::new(cargo)
+        .args(build)
+        .current_dir(tools::root())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(output.status.success(), "the measurements cannot be built ({})", output.status);
+    let built = String::from_utf8(output.stdout)?;
+    let messages = built.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let program = messages
+        .filter(|message| message.pointer("/target/name").is_some_and(|name| name == "bench"))
+        .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .context("cargo built no program called bench")?;
+    let mut bench = Command::new(program);
+    bench.arg(name).args(options).current_dir(tools::root()).env("WHARFAGE_ANVIL", tools::foundry("anvil")?);
+    tools::run(&mut bench)
+}
 
 /// Writes what a bench has measured; says where.
 fn write(name: &str, figures: &Map<String, Value>) -> anyhow::Result<PathBuf> {

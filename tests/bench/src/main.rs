@@ -1,0 +1,37 @@
+//! Measurements of the services. `cargo xtask bench NAME` builds and starts this and says where the figures went.
+//!
+//! Layout: [`indexer`] holds the indexer beside a plain script; [`workload`] makes the chain that both read;
+//! [`process`] runs one contestant in a process of its own and reads what it cost.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a measurement talks to whoever started it")]
+#![expect(clippy::unwrap_used, clippy::float_arithmetic, reason = "a measurement that fails says where; no money here")]
+
+mod indexer;
+mod process;
+mod workload;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Measurements of Wharfage's services")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Index a long chain into SQLite and PostgreSQL, beside a plain fetch-and-COPY script
+    Indexer(indexer::Options),
+    /// One contestant, in a process of its own
+    #[command(hide = true, subcommand)]
+    Contestant(indexer::Contestant),
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().what {
+        What::Indexer(options) => indexer::run(&options).await,
+        What::Contestant(contestant) => contestant.run().await,
+    }
+}
