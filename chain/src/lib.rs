@@ -1,11 +1,12 @@
 //! Everything that speaks JSON-RPC to the chain, and nothing that decides anything.
 //!
-//! Layout: [`rpc`] (endpoints, fail-over), [`market`] (reads of one market), [`head`] (new blocks), [`sender`]
-//! (transactions of one account), [`calls`] (what to send), [`keys`] (who signs), [`eip712`] (offer hashes),
-//! [`deploy`]. The converters between the contract's types and the domain are private: no type of the RPC library
+//! Layout: [`rpc`] (endpoints, fail-over), [`market`] (reads of one market), [`at`] (its storage at a block), [`head`] (new
+//! blocks), [`sender`] (transactions of one account), [`calls`] (what to send), [`keys`] (who signs), [`eip712`] (offer
+//! hashes), [`deploy`]. The converters between the contract's types and the domain are private: no type of the RPC library
 //! leaves this crate.
 
 mod abi;
+pub mod at;
 pub mod calls;
 mod convert;
 mod decode;
@@ -24,6 +25,7 @@ pub mod sender;
 pub mod testing;
 mod tx;
 
+pub use at::{MarketAt, ReadAtError};
 pub use calls::{Call, MatchProposal};
 pub use deploy::{DeployConfig, DeterministicDeployment, deploy_market, deploy_test_token};
 pub use eip712::{OfferDomain, deal_id, keccak256, recover};

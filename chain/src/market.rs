@@ -30,6 +30,7 @@ use tracing::warn;
 
 use crate::{
     abi::IERC1271,
+    at::MarketAt,
     convert::{inward, outward},
     decode,
     eip712::{self, OfferDomain},
@@ -114,6 +115,11 @@ impl MarketReader {
     /// The market's constants.
     pub fn terms(&self) -> &MarketTerms {
         &self.terms
+    }
+
+    /// The market's storage as it was after `block`.
+    pub fn at(&self, block: BlockRef) -> MarketAt {
+        MarketAt::new(self.clone(), block)
     }
 
     /// What offers of this market are signed for.

@@ -46,12 +46,12 @@ async fn main() -> ExitCode {
     telemetry::init_logs(filter, LogFormat::Text);
     let output = Output::new(cli.json);
     let result = match cli.command {
-        Command::Demo(args) => demo::run(args, cli.json).await,
-        Command::Up(args) => up::run(args, cli.json).await,
+        Command::Demo(args) => demo::run(args, cli.json).await.map(|()| ExitCode::SUCCESS),
+        Command::Up(args) => up::run(args, cli.json).await.map(|()| ExitCode::SUCCESS),
         Command::Client(command) => commands::run(command, &output).await,
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => output.fail(&error),
     }
 }

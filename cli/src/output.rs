@@ -15,6 +15,8 @@ use crate::client::ClientError;
 const FAILED: u8 = 1;
 /// As clap's own.
 const USAGE: u8 = 2;
+/// An audit's exit code 1 says that there are differences.
+const NOT_AUDITED: u8 = 2;
 /// The market, its gateway or its contract says no.
 const REFUSED: u8 = 3;
 /// Nobody answers.
@@ -32,6 +34,11 @@ pub(crate) struct RefusedError {
     pub(crate) code: &'static str,
     pub(crate) detail: String,
 }
+
+/// An audit that could not be done, whatever kept it from being done. A finding of differences is no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("the audit could not be done")]
+pub(crate) struct AuditFailed(#[source] pub(crate) anyhow::Error);
 
 /// Where and how a command answers.
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +115,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if error.is::<AuditFailed>() {
+        return Some(NOT_AUDITED);
+    }
     if error.is::<UsageError>() {
         return Some(USAGE);
     }
@@ -135,7 +145,9 @@ fn describe(error: &anyhow::Error) -> Value {
         _ => None,
     });
     let refused = error.chain().find_map(|cause| cause.downcast_ref::<RefusedError>());
-    let code = refused.map_or_else(|| name(exit_code(error)), |refused| refused.code);
+    // What kept an audit from being done says more than that it was not done.
+    let cause = error.downcast_ref::<AuditFailed>().map_or(error, |failed| &failed.0);
+    let code = refused.map_or_else(|| name(exit_code(cause)), |refused| refused.code);
     problem.unwrap_or_else(|| json!({ "code": code, "detail": format!("{error:#}") }))
 }
 
@@ -170,6 +182,8 @@ mod tests {
             (refused(503), FAILED),
             (reverted.into(), REFUSED),
             (RefusedError { code: "no_match", detail: "nobody".to_owned() }.into(), REFUSED),
+            (AuditFailed(anyhow::anyhow!("anything")).into(), NOT_AUDITED),
+            (AuditFailed(refused(402)).into(), NOT_AUDITED),
         ] {
             assert_eq!(exit_code(&error), code, "{error}");
             // What was being done at the time does not matter.

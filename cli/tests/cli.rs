@@ -59,6 +59,7 @@ fn every_command_shows_an_example() {
         "cancel",
         "offers",
         "deals",
+        "audit",
         "balance",
         "deposit",
         "withdraw",
@@ -85,7 +86,7 @@ fn exit_codes_tell_failures_apart() {
     let gone = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let refusing = refusing_market(403, "wrong_signer");
     let failing = refusing_market(500, "internal");
-    let offer = format!("0x{}", "11".repeat(32));
+    let (offer, market) = (format!("0x{}", "11".repeat(32)), format!("0x{}", "11".repeat(20)));
     for (args, exit, code) in [
         (vec!["--json", "offers", "--api", &gone], 4, "unreachable"),
         (vec!["--json", "invoke", &offer, "--gateway", &gone], 4, "unreachable"),
@@ -93,6 +94,9 @@ fn exit_codes_tell_failures_apart() {
         (vec!["--json", "invoke", &offer, "--gateway", &refusing], 3, "wrong_signer"),
         (vec!["--json", "status", &offer, "--api", &failing], 1, "internal"),
         (vec!["--json", "keys", "address"], 2, "usage"),
+        // An audit's 1 says that there are differences.
+        (vec!["--json", "audit", "--api", &gone], 2, "unreachable"),
+        (vec!["--json", "audit", "--market", &market, "--rpc", &gone], 2, "unreachable"),
     ] {
         let output = wharfage(&args);
         assert_eq!(output.status.code(), Some(exit), "{args:?}: {output:?}");

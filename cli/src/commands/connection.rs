@@ -22,11 +22,14 @@ const INDEX_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two questions of one wait.
 pub(crate) const PAUSE: Duration = Duration::from_millis(250);
 
+/// Where `wharfage up` serves its web API.
+pub(crate) const DEFAULT_API: &str = "http://127.0.0.1:8080";
+
 /// Which market.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ApiArgs {
     /// Web API of the market
-    #[arg(long, value_name = "URL", env = "WHARFAGE_API", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", env = "WHARFAGE_API", default_value = DEFAULT_API)]
     pub(crate) api: String,
 }
 

@@ -1,9 +1,10 @@
 //! The commands of developers, providers and operators against a market that runs.
 //!
 //! Layout: [`connection`] and [`amount`] are what they share (where the market is, whose key, how amounts are typed),
-//! `draft` an offer as options, and each other file a command or a few of one subject.
+//! `draft` an offer as options, `audit` a folder of its own, and each other file a command or a few of one subject.
 
 pub(crate) mod amount;
+mod audit;
 mod cancel;
 pub(crate) mod connection;
 mod contracts;
@@ -19,6 +20,8 @@ mod list;
 mod money;
 pub(crate) mod provider;
 mod status;
+
+use std::process::ExitCode;
 
 use clap::Subcommand;
 
@@ -54,6 +57,8 @@ pub(crate) enum Command {
     /// Make keys and show their addresses
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Recompute everything from the chain's events and compare it with the contract and with indexers
+    Audit(audit::AuditArgs),
     /// Sell this machine's capacity
     #[command(subcommand)]
     Provider(provider::ProviderCommand),
@@ -69,8 +74,10 @@ pub(crate) enum Command {
 }
 
 /// Runs one command.
-pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<()> {
+pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<ExitCode> {
     match command {
+        // Its finding is an answer, and has an exit code of its own.
+        Command::Audit(args) => return audit::run(args, output).await,
         Command::Deploy(args) => deploy::run(*args, output).await,
         Command::Explain(args) => explain::run(*args, output).await,
         Command::Status(args) => status::run(args, output).await,
@@ -88,5 +95,6 @@ pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<()>
         Command::Indexer(command) => indexer::run(command, output).await,
         Command::Gateway(command) => gateway::run(command).await,
         Command::Contracts(command) => contracts::run(command, output).await,
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
