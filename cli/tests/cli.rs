@@ -71,6 +71,8 @@ fn every_command_shows_an_example() {
         "provider run",
         "provider status",
         "gateway run",
+        "indexer run",
+        "indexer rebuild",
     ] {
         let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let output = wharfage(&args);

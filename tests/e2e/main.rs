@@ -13,6 +13,7 @@ mod agent_crash;
 mod contracts;
 mod demo;
 mod docs;
+mod indexer;
 mod market;
 mod refusals;
 mod reorg;

@@ -152,6 +152,7 @@ impl Builder {
     }
 
     async fn deposits(&mut self, count: u64) -> anyhow::Result<()> {
+        ensure!(count <= 1_000, "{count} events are left for one block: ask for fewer events or more blocks");
         let (sender, _) = self.developers.first().context("no developer")?.clone();
         let deposit = calls::deposit_for(self.market.market, sender.address(), atoms(1));
         let calls = (0..count).map(|_| deposit.clone()).collect();
