@@ -1,8 +1,9 @@
 //! Logs of the market into domain events.
 
+use std::sync::LazyLock;
+
 use alloy::{
-    primitives::B256,
-    rpc::types::Log,
+    primitives::{B256, Bloom, BloomInput},
     sol_types::{SolEvent, SolEventInterface},
 };
 use common::{
@@ -17,7 +18,14 @@ use crate::{
     convert::{ConvertError, inward},
     eip712::OfferDomain,
     error::ChainError,
+    logs::RawLog,
 };
+
+/// Every event of the market: its topic, and the bits that it sets in a block's bloom.
+pub(crate) static TOPICS: LazyLock<Vec<(B256, Bloom)>> = LazyLock::new(|| {
+    let topics = MarketEvents::SELECTORS.iter().map(|topic| B256::from(*topic));
+    topics.map(|topic| (topic, Bloom::from(BloomInput::Raw(topic.as_slice())))).collect()
+});
 
 /// A decoded log.
 pub(crate) struct Decoded {
@@ -27,15 +35,15 @@ pub(crate) struct Decoded {
 }
 
 /// Decodes a log of the market of `domain`; `None` for events that the interface does not have.
-pub(crate) fn log(domain: &OfferDomain, log: &Log) -> Result<Option<Decoded>, ChainError> {
+pub(crate) fn log(domain: &OfferDomain, log: &RawLog) -> Result<Option<Decoded>, ChainError> {
     let unplaced = || ChainError::invalid_answer("eth_getLogs", "a log without its place on the chain");
-    let block = log.block_number.ok_or_else(unplaced)?;
-    let log_index = log.log_index.ok_or_else(unplaced)?;
+    let block = log.block_number.ok_or_else(unplaced)?.to();
+    let log_index = log.log_index.ok_or_else(unplaced)?.to();
     let block_hash = log.block_hash.ok_or_else(unplaced)?;
     let tx_hash = log.transaction_hash.ok_or_else(unplaced)?;
-    let Some(name) = log.topic0().and_then(event_name) else { return Ok(None) };
+    let Some(name) = log.topics.first().and_then(event_name) else { return Ok(None) };
     let invalid = |detail: String| ChainError::InvalidEvent { block, log_index, event: name, detail };
-    let decoded = MarketEvents::decode_raw_log(log.topics(), &log.data().data)
+    let decoded = MarketEvents::decode_raw_log(&log.topics, &log.data)
         .map_err(|error| invalid(error.to_string().chars().take(200).collect()))?;
     let (event, inexact) = event(domain, decoded).map_err(|error| invalid(error.to_string()))?;
     let placed = PlacedEvent {

@@ -55,6 +55,14 @@ pub enum ChainError {
         /// Where it should be.
         address: Address,
     },
+    /// The node left out logs of a block.
+    #[error(
+        "the node left out logs of block {block}: its other answers and the block's bloom tell so; add another endpoint"
+    )]
+    LogsMissing {
+        /// The block.
+        block: u64,
+    },
     /// An endpoint that is no HTTP URL, or none at all.
     #[error("RPC endpoint {endpoint:?} {problem}")]
     InvalidEndpoint {
@@ -132,6 +140,7 @@ impl ChainError {
         match self {
             Self::Unreachable { .. }
             | Self::BlockGone { .. }
+            | Self::LogsMissing { .. }
             | Self::NonceTaken { .. }
             | Self::NoGas { .. }
             | Self::NotMined { .. } => true,

@@ -11,21 +11,20 @@ use std::{
 use alloy::{
     eips::BlockId,
     primitives::B256,
-    rpc::types::{Filter, Log},
+    rpc::types::Filter,
     sol_types::{SolCall, SolEvent},
 };
 use common::{
     deal::{Deal, DealRef},
     epoch::{Epoch, EpochSchedule},
-    event::{BlockRef, MarketBlock, MarketEvent, PlacedEvent, Reason},
-    ids::{Address, BlockHash, DealId, OfferHash},
+    event::{MarketEvent, PlacedEvent, Reason},
+    ids::{Address, DealId, OfferHash},
     market::MarketTerms,
     money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
     resources::Resources,
 };
 use contracts::{Market, TestUsdc};
-use futures::{StreamExt, TryStreamExt, stream};
 use tracing::warn;
 
 use crate::{
@@ -35,12 +34,9 @@ use crate::{
     decode,
     eip712::{self, OfferDomain},
     error::ChainError,
-    logs,
+    logs::{self, LogStats, RawLog},
     rpc::Rpc,
 };
-
-/// Headers that are fetched at the same time.
-const PARALLEL_HEADERS: usize = 8;
 
 /// Blocks behind the head within which an event may yet be replaced, as far as what is remembered is concerned.
 const REORG_MARGIN: u64 = 256;
@@ -62,6 +58,7 @@ pub struct MarketReader {
     rpc: Rpc,
     terms: Arc<MarketTerms>,
     inexact_offers: Arc<AtomicU64>,
+    pub(crate) log_stats: Arc<LogStats>,
     memory: Arc<Mutex<Memory>>,
 }
 
@@ -104,7 +101,18 @@ impl MarketReader {
             grace_epochs: config.graceEpochs,
             notice_epochs: config.noticeEpochs,
         };
-        Ok(Self { rpc, terms: Arc::new(terms), inexact_offers: Arc::default(), memory: Arc::default() })
+        Ok(Self::of(rpc, terms))
+    }
+
+    /// A reader of a market whose constants are known; nothing is asked yet.
+    pub fn of(rpc: Rpc, terms: MarketTerms) -> Self {
+        Self {
+            rpc,
+            terms: Arc::new(terms),
+            inexact_offers: Arc::default(),
+            log_stats: Arc::default(),
+            memory: Arc::default(),
+        }
     }
 
     /// The endpoints that are read from.
@@ -132,54 +140,14 @@ impl MarketReader {
         self.inexact_offers.load(Ordering::Relaxed)
     }
 
-    /// Blocks of `from..=to` that have events of the market, and always the block `to`, in order.
-    ///
-    /// # Errors
-    /// [`ChainError::BlockGone`] when the chain changed meanwhile, or `to` is above the node's head: try again.
-    /// [`ChainError::TooManyLogs`] when the node refuses the logs of even one block.
-    pub async fn blocks(&self, from: u64, to: u64) -> Result<Vec<MarketBlock>, ChainError> {
-        // The hash of `to` fixes all blocks before it: unchanged after the logs were read means that they belong to it.
-        let last = self.header(to).await?;
-        let logs = logs::in_range(&self.rpc, &self.filter(), from, to).await?;
-        let mut events: BTreeMap<u64, Vec<PlacedEvent>> = BTreeMap::new();
-        for event in self.decode(&logs)? {
-            events.entry(event.block_number).or_default().push(event);
-        }
-        let numbers: BTreeSet<u64> = events.keys().copied().chain([to]).collect();
-        let headers: Vec<BlockRef> =
-            stream::iter(numbers).map(|number| self.header(number)).buffered(PARALLEL_HEADERS).try_collect().await?;
-        headers
-            .into_iter()
-            .map(|block| {
-                let events = events.remove(&block.number).unwrap_or_default();
-                let same_chain = events.iter().all(|event| event.block_hash == block.hash);
-                let last_is_same = block.number != to || block.hash == last.hash;
-                if same_chain && last_is_same {
-                    Ok(MarketBlock { block, events })
-                } else {
-                    Err(ChainError::BlockGone { number: block.number })
-                }
-            })
-            .collect()
+    /// Logs so far that a node gave this reader or its clones twice.
+    pub fn repeated_logs(&self) -> u64 {
+        self.log_stats.repeated.load(Ordering::Relaxed)
     }
 
-    /// One block by hash with its events; `None` when that hash is not on the canonical chain.
-    pub async fn block_by_hash(&self, hash: BlockHash) -> Result<Option<MarketBlock>, ChainError> {
-        let Some(block) = self.rpc.block_with_hash(hash).await? else { return Ok(None) };
-        let filter = self.filter().at_block_hash(outward::word(hash.0));
-        let mut logs: Vec<Log> = match self.rpc.request("eth_getLogs", (filter,)).await {
-            Ok(logs) => logs,
-            // Nodes refuse blocks that they have dropped meanwhile.
-            Err(error) if error.is_transient() => return Err(error),
-            Err(error) => {
-                let canonical = self.rpc.block(block.number).await?;
-                return if canonical.is_some_and(|canonical| canonical.hash == hash) { Err(error) } else { Ok(None) };
-            }
-        };
-        logs.sort_by_key(|log| log.log_index);
-        let events = self.decode(&logs)?;
-        let canonical = self.rpc.block(block.number).await?;
-        Ok(canonical.filter(|canonical| canonical.hash == hash).map(|block| MarketBlock { block, events }))
+    /// Logs so far that a node left out of its answers to this reader or its clones.
+    pub fn missing_logs(&self) -> u64 {
+        self.log_stats.missing.load(Ordering::Relaxed)
     }
 
     /// Openings of deals under provider offers that name `agent`, from block `from` to the head, in order.
@@ -343,12 +311,8 @@ impl MarketReader {
         self.rpc.view(self.terms.market, call).await
     }
 
-    fn filter(&self) -> Filter {
+    pub(crate) fn filter(&self) -> Filter {
         Filter::new().address(outward::address(self.terms.market))
-    }
-
-    async fn header(&self, number: u64) -> Result<BlockRef, ChainError> {
-        self.rpc.block(number).await?.ok_or(ChainError::BlockGone { number })
     }
 
     async fn opening(&self, event: B256, id: [u8; 32]) -> Result<Vec<PlacedEvent>, ChainError> {
@@ -361,10 +325,10 @@ impl MarketReader {
         if from > head.number {
             return Ok(Vec::new());
         }
-        self.decode(&logs::in_range(&self.rpc, filter, from, head.number).await?)
+        self.decode(&logs::in_range(&self.rpc, filter, (from, head.number), &self.log_stats).await?.logs)
     }
 
-    fn decode(&self, logs: &[Log]) -> Result<Vec<PlacedEvent>, ChainError> {
+    pub(crate) fn decode(&self, logs: &[RawLog]) -> Result<Vec<PlacedEvent>, ChainError> {
         let domain = self.domain();
         let mut events = Vec::with_capacity(logs.len());
         for decoded in logs.iter().filter_map(|log| decode::log(&domain, log).transpose()) {

@@ -1,37 +1,48 @@
 //! The JSON-RPC client: one or several HTTP endpoints of the same chain.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use alloy::{
     eips::BlockId,
-    primitives::{B256, Bytes, U64, U128},
+    primitives::{B256, Bloom, Bytes, U64, U128},
     rpc::{
         client::RpcClient,
         json_rpc::{RpcRecv, RpcSend},
         types::TransactionRequest,
     },
     sol_types::SolCall,
-    transports::{BoxTransport, http},
+    transports::http,
 };
 use common::{
+    clock::{SharedClock, SystemClock},
     event::BlockRef,
     ids::{Address, BlockHash},
 };
 use serde::Deserialize;
 
+pub use crate::failover::EndpointLimits;
 use crate::{
     convert::outward,
     error::ChainError,
-    failover::{Endpoint, FailOver, REQUEST_TIMEOUT},
+    failover::{Answers, Pool, Question},
 };
+
+/// Requests in one batch.
+const BATCH: usize = 100;
 
 /// Endpoints of one chain, with fail-over in their order. Cheap to clone.
 ///
-/// An endpoint that does not answer within 10 s, cannot be reached or is over its rate limit is passed over for the next.
-/// Endpoints may hold secrets in path and query, so that only their hosts are ever logged.
-#[derive(Debug, Clone)]
+/// An endpoint that does not answer in time, answers nonsense, is over its rate limit or far behind the others is left for
+/// a while, see [`EndpointLimits`]. Endpoints may hold secrets in path and query, so that only their hosts are ever logged.
+#[derive(Clone)]
 pub struct Rpc {
-    client: RpcClient,
+    pool: Arc<Pool>,
+}
+
+impl fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rpc").finish_non_exhaustive()
+    }
 }
 
 /// What of a block header matters here; other fields differ from chain to chain.
@@ -42,11 +53,24 @@ pub(crate) struct Header {
     hash: B256,
     parent_hash: B256,
     timestamp: U64,
+    pub(crate) logs_bloom: Option<Bloom>,
     pub(crate) gas_limit: U64,
     pub(crate) base_fee_per_gas: Option<U128>,
 }
 
 impl Header {
+    pub(crate) fn number(&self) -> u64 {
+        self.number.to()
+    }
+
+    pub(crate) const fn hash(&self) -> B256 {
+        self.hash
+    }
+
+    pub(crate) fn follows(&self, parent: &Self) -> bool {
+        self.parent_hash == parent.hash
+    }
+
     pub(crate) fn block_ref(&self) -> BlockRef {
         BlockRef {
             number: self.number.to(),
@@ -60,18 +84,24 @@ impl Header {
 impl Rpc {
     /// A client for these HTTP or HTTPS URLs; nothing is asked yet.
     pub fn new(endpoints: &[String]) -> Result<Self, ChainError> {
-        Self::with_timeout(endpoints, REQUEST_TIMEOUT)
+        Self::with_limits(endpoints, EndpointLimits::default(), Arc::new(SystemClock))
     }
 
     /// Like [`Rpc::new`], with another limit on the time that one endpoint may take for one request.
     pub fn with_timeout(endpoints: &[String], timeout: Duration) -> Result<Self, ChainError> {
+        let limits = EndpointLimits { timeout, ..EndpointLimits::default() };
+        Self::with_limits(endpoints, limits, Arc::new(SystemClock))
+    }
+
+    /// Like [`Rpc::new`], with other limits; rates and pauses are measured by `clock`.
+    pub fn with_limits(endpoints: &[String], limits: EndpointLimits, clock: SharedClock) -> Result<Self, ChainError> {
         if endpoints.is_empty() {
             let problem = "is missing: name at least one HTTP URL";
             return Err(ChainError::InvalidEndpoint { endpoint: String::new(), problem });
         }
         let client = http::Client::new();
         let endpoints = endpoints.iter().map(|url| endpoint(&client, url)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { client: RpcClient::new(FailOver::new(endpoints, timeout), false) })
+        Ok(Self { pool: Arc::new(Pool::new(endpoints, limits, clock)) })
     }
 
     /// Chain id, as in EIP-155.
@@ -86,9 +116,36 @@ impl Rpc {
         if actual == expected { Ok(()) } else { Err(ChainError::WrongChain { expected, actual }) }
     }
 
-    /// The latest block.
+    /// The latest block. With several endpoints their heads are compared now and then, and those behind are left.
     pub async fn head(&self) -> Result<BlockRef, ChainError> {
+        if self.pool.is_comparison_due() {
+            let question = Question { method: BLOCK_BY_NUMBER, params: &[("latest", false)] };
+            self.pool.compare_heads(question, |header: &Header| header.number.to()).await;
+        }
         Ok(self.latest_header().await?.block_ref())
+    }
+
+    /// The canonical blocks at these heights, each `None` where it is above the head, in the same order.
+    pub async fn blocks(&self, numbers: &[u64]) -> Result<Vec<Option<BlockRef>>, ChainError> {
+        let headers = self.headers(numbers).await?;
+        Ok(headers.into_iter().map(|header| header.map(|header| header.block_ref())).collect())
+    }
+
+    pub(crate) async fn headers(&self, numbers: &[u64]) -> Result<Vec<Option<Header>>, ChainError> {
+        let mut headers = Vec::with_capacity(numbers.len());
+        for numbers in numbers.chunks(BATCH) {
+            let params: Vec<(String, bool)> = numbers.iter().map(|number| (format!("{number:#x}"), false)).collect();
+            let flaw = |found: &[Option<Header>], head: Option<u64>| {
+                let wrong = |(number, header): (&u64, &Option<Header>)| match header {
+                    Some(header) => header.number.to::<u64>() != *number,
+                    None => head.is_some_and(|head| *number <= head),
+                };
+                let is_flawed = numbers.iter().zip(found).any(wrong);
+                is_flawed.then_some("it lacks blocks below its own head, or gives others than it was asked for")
+            };
+            headers.extend(self.batch(BLOCK_BY_NUMBER, &params, flaw).await?);
+        }
+        Ok(headers)
     }
 
     /// Height of the latest final block; `None` where the node has no such notion.
@@ -102,7 +159,7 @@ impl Rpc {
 
     /// The canonical block at this height; `None` above the head.
     pub async fn block(&self, number: u64) -> Result<Option<BlockRef>, ChainError> {
-        Ok(self.header(format!("{number:#x}")).await?.map(|header| header.block_ref()))
+        Ok(self.blocks(&[number]).await?.into_iter().next().flatten())
     }
 
     /// A block by hash, canonical or not; `None` where the node does not know it.
@@ -119,12 +176,21 @@ impl Rpc {
     }
 
     pub(crate) async fn latest_header(&self) -> Result<Header, ChainError> {
-        let header = self.header("latest".to_owned()).await?;
-        header.ok_or_else(|| ChainError::invalid_answer("eth_getBlockByNumber", "no latest block"))
+        let question = Question { method: BLOCK_BY_NUMBER, params: &[("latest", false)] };
+        let flaw = |found: &[Option<Header>], _: Option<u64>| match found {
+            [Some(_)] => None,
+            _ => Some("it has no latest block"),
+        };
+        let answer = self.pool.ask(question, flaw).await;
+        let answer = answer.map_err(|error| ChainError::from_rpc(BLOCK_BY_NUMBER, error))?;
+        let header = answer.values.into_iter().next().flatten();
+        let header = header.ok_or_else(|| ChainError::invalid_answer(BLOCK_BY_NUMBER, "no latest block"))?;
+        self.pool.named_head(answer.by, header.number.to());
+        Ok(header)
     }
 
     async fn header(&self, block: String) -> Result<Option<Header>, ChainError> {
-        self.request("eth_getBlockByNumber", (block, false)).await
+        self.request(BLOCK_BY_NUMBER, (block, false)).await
     }
 
     pub(crate) async fn code(&self, account: Address, block: BlockId) -> Result<Bytes, ChainError> {
@@ -157,11 +223,40 @@ impl Rpc {
         method: &'static str,
         params: P,
     ) -> Result<R, ChainError> {
-        self.client.request(method, params).await.map_err(|error| ChainError::from_rpc(method, error))
+        let answers = self.batch(method, &[params], |_, _| None).await?;
+        answers.into_iter().next().ok_or_else(|| ChainError::invalid_answer(method, "no answer"))
+    }
+
+    /// Several requests at once; answers in which `flaw` finds something are asked of another endpoint.
+    pub(crate) async fn batch<P: RpcSend, R: RpcRecv>(
+        &self,
+        method: &'static str,
+        params: &[P],
+        flaw: impl Fn(&[R], Option<u64>) -> Option<&'static str> + Sync,
+    ) -> Result<Vec<R>, ChainError> {
+        Ok(self.batch_by(method, params, flaw).await?.values)
+    }
+
+    /// Like [`Rpc::batch`]; says who answered.
+    pub(crate) async fn batch_by<P: RpcSend, R: RpcRecv>(
+        &self,
+        method: &'static str,
+        params: &[P],
+        flaw: impl Fn(&[R], Option<u64>) -> Option<&'static str> + Sync,
+    ) -> Result<Answers<R>, ChainError> {
+        let answers = self.pool.ask(Question { method, params }, flaw).await;
+        answers.map_err(|error| ChainError::from_rpc(method, error))
+    }
+
+    /// Leaves endpoints for a while whose answers turned out to be wrong; whether another one is well.
+    pub(crate) fn blame(&self, endpoints: &BTreeSet<usize>, problem: &str) -> bool {
+        self.pool.blame(endpoints, problem)
     }
 }
 
-fn endpoint(client: &http::Client, url: &str) -> Result<Endpoint, ChainError> {
+const BLOCK_BY_NUMBER: &str = "eth_getBlockByNumber";
+
+fn endpoint(client: &http::Client, url: &str) -> Result<(String, RpcClient), ChainError> {
     let invalid = || ChainError::InvalidEndpoint {
         // Not the whole: it may hold a secret.
         endpoint: url.chars().take(24).collect(),
@@ -172,5 +267,5 @@ fn endpoint(client: &http::Client, url: &str) -> Result<Endpoint, ChainError> {
         return Err(invalid());
     }
     let name = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
-    Ok(Endpoint { name, transport: BoxTransport::new(http::Http::with_client(client.clone(), url)) })
+    Ok((name, RpcClient::new(http::Http::with_client(client.clone(), url), false)))
 }

@@ -4,12 +4,11 @@ use alloy::{
     consensus::TxEnvelope,
     eips::eip2718::Decodable2718,
     primitives::{B256, U64},
-    rpc::types::Log,
 };
 use common::{event::PlacedEvent, ids::TxHash};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{convert::inward, decode, eip712::OfferDomain, error::ChainError};
+use crate::{convert::inward, decode, eip712::OfferDomain, error::ChainError, logs::RawLog};
 
 /// What errors call a recorded transaction.
 pub(crate) const PREPARED: &str = "prepared transaction";
@@ -53,7 +52,7 @@ pub(crate) struct RawReceipt {
     pub(crate) status: U64,
     to: Option<alloy::primitives::Address>,
     pub(crate) contract_address: Option<alloy::primitives::Address>,
-    logs: Vec<Log>,
+    logs: Vec<RawLog>,
 }
 
 impl PreparedTx {
@@ -67,7 +66,7 @@ impl RawReceipt {
         // Only what the called contract itself said: other contracts may imitate its events.
         let to = self.to.unwrap_or_default();
         let domain = OfferDomain { chain_id, market: inward::address(to) };
-        let logs = self.logs.iter().filter(|log| log.address() == to);
+        let logs = self.logs.iter().filter(|log| log.address == to);
         let events = logs
             .filter_map(|log| decode::log(&domain, log).transpose())
             .map(|decoded| decoded.map(|decoded| decoded.placed))

@@ -74,9 +74,9 @@ impl MarketProcess {
 
     fn indexer_config(&self) -> IndexerConfig {
         IndexerConfig {
-            database: self.data_dir.join("indexer.db").into(),
             poll_interval: self.poll_interval,
             finality_depth: FINALITY_DEPTH,
+            ..IndexerConfig::new(self.data_dir.join("indexer.db").into())
         }
     }
 

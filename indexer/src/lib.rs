@@ -1,17 +1,19 @@
 //! Chain → database, safe to reorganizations and restarts, with a read API.
 //!
-//! Layout: [`source`] turns the chain into [`input`]s; [`projection`] says what each event changes, without I/O; [`store`]
+//! Layout: [`source`] turns the chain into [`input`]s, final blocks through `backfill`; [`projection`] says what each event changes, without I/O; [`store`]
 //! commits rows, undo information and checkpoint in one transaction, and reads; [`sync`](Indexer) is the loop between
-//! them; [`view`] and `api` are the read API; `status` and `metrics` say how it is doing.
+//! them; [`view`] and `api` are the read API; `status`, `progress` and `metrics` say how it is doing.
 //!
 //! The database is a projection: it may be deleted at any time and is then filled anew from the chain, or rebuilt from the
 //! stored events by [`store::Store::rebuild`].
 
 mod api;
+mod backfill;
 mod error;
 pub mod input;
 mod kind;
 mod metrics;
+mod progress;
 pub mod projection;
 pub mod source;
 mod status;
@@ -21,7 +23,7 @@ pub mod view;
 
 use std::{sync::Arc, time::Duration};
 
-use chain::MarketReader;
+use chain::{LogCheck, MarketReader};
 use common::{clock::SystemClock, event::BlockRef, http::Readiness, market::MarketTerms, shutdown::Shutdown};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -30,7 +32,12 @@ pub use self::{
     error::IndexerError,
     store::{Location, Store, StoreError},
 };
-use self::{metrics::Metrics, source::ChainSource, status::Status, sync::SyncLoop};
+use self::{
+    metrics::Metrics,
+    source::ChainSource,
+    status::{Status, StatusLimits},
+    sync::SyncLoop,
+};
 
 /// How an indexer is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +48,24 @@ pub struct IndexerConfig {
     pub poll_interval: Duration,
     /// Blocks below the head that count as final, where the node knows no final block.
     pub finality_depth: u64,
+    /// Whether final blocks are checked for logs that a node left out, at the price of all their headers; blocks above
+    /// the final ones always are.
+    pub log_check: LogCheck,
+    /// Longest time that the chain's head may stand still, where it moved regularly before.
+    pub max_still: Duration,
+}
+
+impl IndexerConfig {
+    /// The usual values: a look each second, 64 blocks to finality, every block checked, 2 minutes to a stall.
+    pub const fn new(database: Location) -> Self {
+        Self {
+            database,
+            poll_interval: Duration::from_secs(1),
+            finality_depth: 64,
+            log_check: LogCheck::EveryBlock,
+            max_still: Duration::from_secs(120),
+        }
+    }
 }
 
 /// A running indexer. Dropping it stops it at once, which is safe at any time; [`Indexer::stopped`] waits for an orderly
@@ -63,12 +88,13 @@ impl Indexer {
         let store = Store::open(&config.database).await?;
         store.bind(&terms).await?;
         let checkpoint = store.checkpoint().await?;
-        let status = Arc::new(Status::new(Arc::new(SystemClock), checkpoint));
+        let limits = StatusLimits { first_block: terms.deployed_at_block, max_still: config.max_still };
+        let status = Arc::new(Status::new(Arc::new(SystemClock), checkpoint, limits));
         let metrics = Metrics::new()?;
         metrics.position(checkpoint);
         let (sender, committed) = watch::channel(checkpoint.block);
         let sync = SyncLoop {
-            source: ChainSource::new(reader, config.finality_depth),
+            source: ChainSource::new(reader, config.finality_depth, config.log_check),
             store: store.clone(),
             status: Arc::clone(&status),
             metrics: metrics.clone(),

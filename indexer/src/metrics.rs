@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use chain::MarketReader;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::{
     error::IndexerError,
     input::Step,
     kind,
+    progress::Progress,
     source::{Look, SourceError},
     store::Checkpoint,
 };
@@ -39,6 +41,12 @@ pub(crate) struct Metrics {
     errors: IntCounterVec,
     /// `wharfage_indexer_looks_total`: times that the chain was looked at.
     looks: IntCounter,
+    /// `wharfage_indexer_repeated_logs`: logs since the start that an endpoint gave twice.
+    repeated_logs: IntGauge,
+    /// `wharfage_indexer_missing_logs`: logs since the start that an endpoint left out and that were found out.
+    missing_logs: IntGauge,
+    /// `wharfage_indexer_seconds_left`: until the head is reached; -1 while unknown.
+    seconds_left: IntGauge,
 }
 
 impl Metrics {
@@ -60,6 +68,9 @@ impl Metrics {
             commit_seconds: histogram("commit_seconds", "Time that a step took in the database", &SECONDS)?,
             errors: counters("errors_total", "Failures that were tried again, or not (fatal)", "source")?,
             looks: IntCounter::new("wharfage_indexer_looks_total", "Times that the chain was looked at")?,
+            repeated_logs: gauge("repeated_logs", "Logs since the start that an endpoint gave twice")?,
+            missing_logs: gauge("missing_logs", "Logs since the start that an endpoint left out")?,
+            seconds_left: gauge("seconds_left", "Seconds until the head is reached, -1 while unknown")?,
         };
         kind::ALL.iter().for_each(|kind| drop(metrics.events.with_label_values(&[kind])));
         ["chain", "database", "fatal"].iter().for_each(|source| drop(metrics.errors.with_label_values(&[source])));
@@ -76,7 +87,10 @@ impl Metrics {
         self.registry.register(Box::new(self.reorg_depth.clone()))?;
         self.registry.register(Box::new(self.commit_seconds.clone()))?;
         self.registry.register(Box::new(self.errors.clone()))?;
-        self.registry.register(Box::new(self.looks.clone()))
+        self.registry.register(Box::new(self.looks.clone()))?;
+        self.registry.register(Box::new(self.repeated_logs.clone()))?;
+        self.registry.register(Box::new(self.missing_logs.clone()))?;
+        self.registry.register(Box::new(self.seconds_left.clone()))
     }
 
     pub(crate) fn registry(&self) -> Registry {
@@ -88,6 +102,29 @@ impl Metrics {
         self.head_block.set(gauge(look.head.number));
         let behind = |block: common::event::BlockRef| look.head.timestamp.saturating_sub(block.timestamp);
         self.lag_seconds.set(gauge(committed.block.map_or(0, behind)));
+    }
+
+    /// What the endpoints did wrong so far.
+    pub(crate) fn logs_read(&self, reader: &MarketReader) {
+        self.repeated_logs.set(gauge(reader.repeated_logs()));
+        self.missing_logs.set(gauge(reader.missing_logs()));
+    }
+
+    pub(crate) fn progressed(&self, progress: &Progress) {
+        self.seconds_left.set(progress.seconds_left.map_or(-1, gauge));
+    }
+
+    pub(crate) fn catching_up(&self, progress: &Progress) {
+        let Progress { percent, blocks_left, blocks_per_second, events_per_second, seconds_left } = *progress;
+        let known = |value: Option<u64>| value.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
+        tracing::info!(
+            percent,
+            blocks_left,
+            blocks_per_second = known(blocks_per_second),
+            events_per_second = known(events_per_second),
+            seconds_left = known(seconds_left),
+            "catching up"
+        );
     }
 
     pub(crate) fn step_committed(&self, step: &Step, checkpoint: Checkpoint, took: Duration) {

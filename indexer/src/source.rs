@@ -1,28 +1,22 @@
 //! Chain → [`ChainInput`](crate::input::ChainInput).
 //!
-//! Final blocks cannot change, so they are fetched in windows, several at a time. Above them every block is named by its
+//! Final blocks cannot change, so they are fetched in windows, several at a time and ahead of what is committed. Above them every block is named by its
 //! hash and must link to the one before, so that blocks of two forks are never mixed: a node that is asked for a range by
 //! number may answer each half from another chain. Where the first new block does not link to the last committed one, the
 //! newest stored block that is still canonical is the fork point, and everything above it is replaced.
 
-use chain::{ChainError, MarketReader};
+use chain::{ChainError, LogCheck, MarketReader};
 use common::event::{BlockRef, MarketBlock};
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use thiserror::Error;
 
 use crate::{
+    backfill::Backfill,
     input::{ChainInput, Step},
     store::{Checkpoint, Store, StoreError},
 };
 
-/// Blocks of one log request among final blocks; the reader splits where a node finds that too many.
-const WINDOW_BLOCKS: u64 = 1_000;
-/// Windows that make up one step.
-const WINDOWS: u64 = 4;
 /// Blocks above the final ones that make up one step.
 const HEAD_BLOCKS: u64 = 256;
-/// Requests under way at a time.
-const PARALLEL: usize = 8;
 /// Stored blocks that are compared with the chain at a time when a fork point is sought.
 const FORK_BATCH: u32 = 32;
 
@@ -38,7 +32,7 @@ pub enum SourceError {
     /// The chain no longer has a block that was final.
     #[error(
         "the chain no longer has block {number} {}, which was final: the endpoint serves another chain, or finality was \
-         broken; check the endpoint, then delete the database to index anew", .stored.hash
+         broken; check the endpoints, then run `wharfage indexer rebuild` to index anew", .stored.hash
     )]
     Diverged {
         /// Height of the last final block.
@@ -58,10 +52,10 @@ pub struct Look {
 }
 
 /// Finds the next step from what is committed to what the chain has.
-#[derive(Clone)]
 pub struct ChainSource {
     reader: MarketReader,
     finality_depth: u64,
+    backfill: Backfill,
 }
 
 /// Blocks that were asked for, or why there are none.
@@ -84,18 +78,15 @@ enum Fork {
 
 impl ChainSource {
     /// A source of `reader`'s market. Where the node knows no final block, blocks `finality_depth` below the head count
-    /// as final.
-    pub const fn new(reader: MarketReader, finality_depth: u64) -> Self {
-        Self { reader, finality_depth }
+    /// as final. `check` is for those that are final; above them every block is checked.
+    pub fn new(reader: MarketReader, finality_depth: u64, check: LogCheck) -> Self {
+        Self { backfill: Backfill::new(reader.clone(), check), reader, finality_depth }
     }
 
     /// Compares the chain with what is committed.
-    pub async fn look(&self, store: &Store) -> Result<Look, SourceError> {
+    pub async fn look(&mut self, store: &Store) -> Result<Look, SourceError> {
         let head = self.reader.rpc().head().await?;
-        let finalized = match self.reader.rpc().finalized().await? {
-            Some(number) => Some(number.min(head.number)),
-            None => head.number.checked_sub(self.finality_depth),
-        };
+        let finalized = self.finalized(head).await?;
         let committed = store.checkpoint().await?;
         let fetched = match committed.block {
             Some(block) if head.number <= block.number => self.compare(store, head, block).await?,
@@ -103,10 +94,23 @@ impl ChainSource {
         };
         let input = match fetched {
             Fetched::Blocks(blocks) => Some(ChainInput::Committed { blocks }),
-            Fetched::Forked => self.replace(store, committed, head).await?,
+            Fetched::Forked => {
+                self.backfill.clear();
+                self.replace(store, committed, head).await?
+            }
             Fetched::Nothing => None,
         };
         Ok(Look { head, step: input.map(|input| Step { follows: committed.block, input, finalized }) })
+    }
+
+    /// Height of the last final block.
+    async fn finalized(&self, head: BlockRef) -> Result<Option<u64>, ChainError> {
+        if let Some(number) = self.reader.rpc().finalized().await? {
+            return Ok(Some(number.min(head.number)));
+        }
+        // Without the chain's own word, a head that does not exist would make blocks final that are not.
+        let exists = self.reader.rpc().block(head.number).await?.is_some_and(|now| now.hash == head.hash);
+        Ok(head.number.checked_sub(self.finality_depth).filter(|_| exists))
     }
 
     /// Whether a head that is not above the committed block is on the same chain.
@@ -120,7 +124,7 @@ impl ChainSource {
 
     /// Blocks after `parent`, some of them at least.
     async fn fetch(
-        &self,
+        &mut self,
         parent: Option<BlockRef>,
         head: BlockRef,
         finalized: Option<u64>,
@@ -130,38 +134,27 @@ impl ChainSource {
             return Ok(Fetched::Nothing);
         }
         let Some(finalized) = finalized.filter(|finalized| from <= *finalized) else {
-            return self.linked(parent, from, head.number).await;
+            self.backfill.clear();
+            return self.linked(parent, from, head.number).await.map(|fetched| match fetched {
+                // The node has less than the head that it named.
+                Fetched::Blocks(blocks) if blocks.is_empty() => Fetched::Nothing,
+                fetched => fetched,
+            });
         };
-        if let Some(parent) = parent {
-            match self.reader.rpc().block(parent.number).await? {
-                Some(now) if now.hash == parent.hash => (),
-                Some(_) => return Ok(Fetched::Forked),
-                None => return Ok(Fetched::Nothing),
-            }
-        }
-        let last = finalized.min(from.saturating_add(WINDOW_BLOCKS.saturating_mul(WINDOWS)).saturating_sub(1));
-        let starts = (0..WINDOWS).map(|window| from.saturating_add(window.saturating_mul(WINDOW_BLOCKS)));
-        let windows = starts
-            .take_while(|start| *start <= last)
-            .map(|start| self.reader.blocks(start, last.min(start.saturating_add(WINDOW_BLOCKS).saturating_sub(1))));
-        let windows: Vec<Vec<MarketBlock>> = in_order(windows).await?;
-        Ok(Fetched::Blocks(windows.into_iter().flatten().collect()))
+        let window = self.backfill.next(from, finalized).await?;
+        let follows = parent.is_none_or(|parent| window.parent_hash == parent.hash);
+        Ok(if follows { Fetched::Blocks(window.blocks) } else { Fetched::Forked })
     }
 
     /// Blocks `from` up to at most `to`, each named by its hash and linked to the one before.
     async fn linked(&self, parent: Option<BlockRef>, from: u64, to: u64) -> Result<Fetched, SourceError> {
         let to = to.min(from.saturating_add(HEAD_BLOCKS).saturating_sub(1));
-        let headers = in_order((from..=to).map(|number| self.reader.rpc().block(number))).await?;
-        let Some(headers) = headers.into_iter().collect::<Option<Vec<_>>>() else { return Ok(Fetched::Nothing) };
-        if parent.zip(headers.first()).is_some_and(|(parent, first)| first.parent_hash != parent.hash) {
-            return Ok(Fetched::Forked);
-        }
-        let links = headers.iter().zip(headers.iter().skip(1)).all(|(block, next)| next.parent_hash == block.hash);
-        if !links {
-            return Ok(Fetched::Nothing);
-        }
-        let blocks = in_order(headers.iter().map(|header| self.reader.block_by_hash(header.hash))).await?;
-        Ok(blocks.into_iter().collect::<Option<Vec<_>>>().map_or(Fetched::Nothing, Fetched::Blocks))
+        let blocks = match self.reader.linked_blocks(from, to).await {
+            Err(ChainError::BlockGone { .. }) => return Ok(Fetched::Nothing),
+            blocks => blocks?,
+        };
+        let follows = |first: &MarketBlock| parent.is_none_or(|parent| first.block.parent_hash == parent.hash);
+        Ok(if blocks.first().is_none_or(follows) { Fetched::Blocks(blocks) } else { Fetched::Forked })
     }
 
     /// What is to be taken back, and what stands in its place.
@@ -186,7 +179,8 @@ impl ChainSource {
             let stored = store.blocks_below(below, FORK_BATCH).await?;
             let Some(oldest) = stored.last() else { return Ok(Fork::Above(None)) };
             below = oldest.number;
-            let now = in_order(stored.iter().map(|block| self.reader.rpc().block(block.number))).await?;
+            let numbers: Vec<u64> = stored.iter().map(|block| block.number).collect();
+            let now = self.reader.rpc().blocks(&numbers).await?;
             for (stored, now) in stored.into_iter().zip(now) {
                 let is_final = committed.finalized.is_some_and(|finalized| stored.number <= finalized);
                 match now {
@@ -199,15 +193,11 @@ impl ChainSource {
         }
     }
 
+    pub(crate) const fn reader(&self) -> &MarketReader {
+        &self.reader
+    }
+
     fn first_after(&self, parent: Option<BlockRef>) -> u64 {
         parent.map_or(self.reader.terms().deployed_at_block, |parent| parent.number.saturating_add(1))
     }
-}
-
-/// Runs several requests at a time; answers come in the order of the requests.
-fn in_order<'a, T: Send + 'a>(
-    requests: impl Iterator<Item: Future<Output = Result<T, ChainError>> + Send + 'a>,
-) -> BoxFuture<'a, Result<Vec<T>, ChainError>> {
-    let requests: Vec<BoxFuture<'a, _>> = requests.map(FutureExt::boxed).collect();
-    stream::iter(requests).buffered(PARALLEL).try_collect().boxed()
 }

@@ -1,9 +1,18 @@
 //! How the indexer is doing, as its readiness, its API and its metrics tell.
 
-use common::{clock::SharedClock, event::BlockRef};
+use std::time::Duration;
+
+use common::{
+    clock::SharedClock,
+    event::{BlockRef, MarketBlock},
+};
 use tokio::sync::watch;
 
-use crate::{source::Look, store::Checkpoint};
+use crate::{
+    progress::{Pace, Progress},
+    source::Look,
+    store::Checkpoint,
+};
 
 /// Blocks that the projection may be behind the head, or the node behind the projection.
 const MAX_LAG_BLOCKS: u64 = 16;
@@ -12,6 +21,8 @@ const MAX_LAG_BLOCKS: u64 = 16;
 const MAX_LAG_SECONDS: u64 = 60;
 /// Seconds without a successful look at the chain.
 const MAX_SILENT_SECONDS: u64 = 30;
+/// Seconds between two words about the progress.
+const TELL_SECONDS: u64 = 10;
 
 /// What is known about the indexer now.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +35,37 @@ pub(crate) struct Condition {
     behind_since: Option<u64>,
     /// Second of the last successful look at the chain.
     looked_at: Option<u64>,
+    heads: Heads,
+    pace: Pace,
+    /// Second in which the progress was told last.
+    told_at: Option<u64>,
     /// Why the loop has ended, once it has.
     stopped: Option<Stop>,
+}
+
+/// When the head of the chain moved.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heads {
+    moved_at: u64,
+    /// Second since which the head has never stood still for half the time that counts as a stall.
+    regular_since: u64,
+}
+
+impl Heads {
+    fn moved(&mut self, now: u64, max_still: u64) {
+        if now.saturating_sub(self.moved_at) > max_still.div_euclid(2) {
+            self.regular_since = now;
+        }
+        self.moved_at = now;
+    }
+
+    /// Seconds for which a head stands still that moved regularly before, for as long at least. Chains that make blocks
+    /// only when there are transactions have no such head.
+    fn stalled(&self, now: u64, max_still: u64) -> Option<u64> {
+        let still = now.saturating_sub(self.moved_at);
+        let was_regular = self.moved_at.saturating_sub(self.regular_since) >= max_still;
+        (still > max_still && was_regular).then_some(still)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -38,29 +78,47 @@ struct Stop {
 pub(crate) struct Status {
     condition: watch::Sender<Condition>,
     clock: SharedClock,
+    limits: StatusLimits,
+}
+
+/// What [`Status`] compares with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StatusLimits {
+    /// The market's first block.
+    pub(crate) first_block: u64,
+    /// Longest time that a head may stand still which moved regularly before.
+    pub(crate) max_still: Duration,
 }
 
 impl Status {
-    pub(crate) fn new(clock: SharedClock, committed: Checkpoint) -> Self {
-        let condition = Condition { committed, ..Condition::default() };
-        Self { condition: watch::Sender::new(condition), clock }
+    pub(crate) fn new(clock: SharedClock, committed: Checkpoint, limits: StatusLimits) -> Self {
+        let mut condition = Condition { committed, ..Condition::default() };
+        let block = committed.block.map_or(limits.first_block, |block| block.number);
+        condition.pace.committed(clock.now(), block, 0);
+        Self { condition: watch::Sender::new(condition), clock, limits }
     }
 
     /// The chain was looked at; without a step there is nothing new.
     pub(crate) fn looked(&self, look: &Look) {
         let now = self.clock.unix_seconds();
         self.condition.send_modify(|condition| {
+            if condition.head.is_none_or(|head| head.hash != look.head.hash) {
+                condition.heads.moved(now, self.limits.max_still.as_secs());
+            }
             condition.head = Some(look.head);
             condition.looked_at = Some(now);
             condition.compare(now);
         });
     }
 
-    /// A step was committed.
-    pub(crate) fn committed(&self, checkpoint: Checkpoint) {
+    /// A step was committed, which added these blocks.
+    pub(crate) fn committed(&self, checkpoint: Checkpoint, added: &[MarketBlock]) {
         let now = self.clock.unix_seconds();
+        let events = added.iter().map(|block| block.events.len()).sum::<usize>();
+        let block = checkpoint.block.map_or(self.limits.first_block, |block| block.number);
         self.condition.send_modify(|condition| {
             condition.committed = checkpoint;
+            condition.pace.committed(self.clock.now(), block, u64::try_from(events).unwrap_or(u64::MAX));
             condition.compare(now);
         });
     }
@@ -80,9 +138,31 @@ impl Status {
         self.condition.borrow().clone()
     }
 
+    /// How far it is from the market's first block to the head; none before the head is known.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let condition = self.condition.borrow();
+        let head = condition.head?.number;
+        Some(condition.pace.progress(self.clock.now(), self.limits.first_block, head))
+    }
+
+    /// The progress, where it is time to tell it: now and then until the head is reached.
+    pub(crate) fn progress_to_tell(&self) -> Option<Progress> {
+        let now = self.clock.unix_seconds();
+        let mut is_due = false;
+        self.condition.send_if_modified(|condition| {
+            let told = condition.told_at.get_or_insert(now);
+            is_due = !condition.converged && now.saturating_sub(*told) >= TELL_SECONDS;
+            if is_due {
+                *told = now;
+            }
+            false
+        });
+        self.progress().filter(|_| is_due)
+    }
+
     /// Whether answers can be relied on; the text says what is missing.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        self.condition.borrow().ready(self.clock.unix_seconds())
+        self.condition.borrow().ready(self.clock.unix_seconds(), self.limits.max_still.as_secs())
     }
 }
 
@@ -98,7 +178,7 @@ impl Condition {
         self.behind_since = if is_at_head { None } else { self.behind_since.or(Some(now)) };
     }
 
-    fn ready(&self, now: u64) -> Result<(), String> {
+    fn ready(&self, now: u64, max_still: u64) -> Result<(), String> {
         if let Some(stop) = &self.stopped {
             return Err(format!("the indexer stopped: {}", stop.reason));
         }
@@ -123,6 +203,13 @@ impl Condition {
                  {MAX_LAG_SECONDS} s)"
             ));
         }
+        if let Some(still) = self.heads.stalled(now, max_still) {
+            return Err(format!(
+                "the chain's head, block {}, has not moved for {still} s (limit {max_still} s), and did so regularly before: \
+                 the endpoints or the chain have stalled",
+                head.number
+            ));
+        }
         let node_behind = block.number.saturating_sub(head.number);
         if node_behind > MAX_LAG_BLOCKS {
             return Err(format!(
@@ -142,6 +229,8 @@ mod tests {
 
     use super::*;
 
+    const MAX_STILL: u64 = 120;
+
     fn block(number: u64) -> BlockRef {
         let hash = BlockHash([u8::try_from(number % 251).unwrap(); 32]);
         BlockRef { number, hash, parent_hash: BlockHash::ZERO, timestamp: number }
@@ -157,7 +246,8 @@ mod tests {
 
     fn status(committed: Checkpoint) -> (Status, ManualClock) {
         let clock = ManualClock::at(1_000);
-        (Status::new(Arc::new(clock.clone()), committed), clock)
+        let limits = StatusLimits { first_block: 0, max_still: Duration::from_secs(MAX_STILL) };
+        (Status::new(Arc::new(clock.clone()), committed, limits), clock)
     }
 
     fn missing(status: &Status) -> String {
@@ -170,7 +260,7 @@ mod tests {
         assert!(missing(&status).contains("has not answered"));
         status.looked(&look(110));
         assert!(missing(&status).contains("catching up: block 100 of 110"));
-        status.committed(at(110));
+        status.committed(at(110), &[]);
         assert_eq!(status.ready(), Ok(()));
         status.looked(&look(112));
         assert_eq!(status.ready(), Ok(()), "a few blocks behind is normal");
@@ -182,7 +272,7 @@ mod tests {
         status.looked(&look(100));
         status.looked(&look(101 + MAX_LAG_BLOCKS));
         assert!(missing(&status).contains("17 blocks behind"));
-        status.committed(at(100 + MAX_LAG_BLOCKS));
+        status.committed(at(100 + MAX_LAG_BLOCKS), &[]);
         assert_eq!(status.ready(), Ok(()));
         for _ in 0..4 {
             clock.advance(std::time::Duration::from_secs(20));
@@ -201,6 +291,56 @@ mod tests {
         assert_eq!(status.ready(), Ok(()));
         status.looked(&look(5));
         assert!(missing(&status).contains("95 blocks behind what was indexed"));
+    }
+
+    #[test]
+    fn a_head_that_moved_regularly_and_stands_still_is_not_ready() {
+        let (status, clock) = status(at(0));
+        let second = Duration::from_secs(1);
+        let look_on = |number| {
+            status.looked(&look(number));
+            status.committed(at(number), &[]);
+        };
+        // A burst of blocks is no regularity.
+        for number in 0..50 {
+            look_on(number);
+            clock.advance(second);
+        }
+        for _ in 0..100 {
+            clock.advance(10 * second);
+            look_on(50);
+            assert_eq!(status.ready(), Ok(()));
+        }
+        for number in 51..70 {
+            clock.advance(12 * second);
+            look_on(number);
+        }
+        for _ in 0..12 {
+            clock.advance(10 * second);
+            look_on(69);
+            assert_eq!(status.ready(), Ok(()));
+        }
+        clock.advance(10 * second);
+        look_on(69);
+        assert!(missing(&status).contains("block 69, has not moved for 130 s"), "{}", missing(&status));
+        look_on(70);
+        assert_eq!(status.ready(), Ok(()));
+    }
+
+    #[test]
+    fn progress_is_told_now_and_then_until_the_head_is_reached() {
+        let (status, clock) = status(at(0));
+        assert_eq!(status.progress(), None);
+        let mut told = Vec::new();
+        for number in 0..60 {
+            clock.advance(Duration::from_secs(1));
+            status.looked(&look(100));
+            status.committed(at(number * 2), &[]);
+            told.extend(status.progress_to_tell());
+        }
+        let percents: Vec<u64> = told.iter().map(|progress| progress.percent).collect();
+        assert_eq!(percents, [20, 40, 60, 80], "never again once the head was reached");
+        assert_eq!(told[0].seconds_left, Some(44), "80 blocks at 20 in 11 seconds");
     }
 
     #[test]

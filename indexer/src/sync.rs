@@ -32,7 +32,7 @@ enum Turn {
 
 impl SyncLoop {
     /// Runs until the shutdown, or until an error that trying again cannot help.
-    pub(crate) async fn run(self) -> Result<(), IndexerError> {
+    pub(crate) async fn run(mut self) -> Result<(), IndexerError> {
         let result = self.follow().await;
         match &result {
             Ok(()) => self.status.shut_down(),
@@ -44,7 +44,7 @@ impl SyncLoop {
         result
     }
 
-    async fn follow(&self) -> Result<(), IndexerError> {
+    async fn follow(&mut self) -> Result<(), IndexerError> {
         let mut backoff = self.poll_interval;
         while !self.shutdown.is_cancelled() {
             match self.turn().await {
@@ -65,7 +65,7 @@ impl SyncLoop {
         Ok(())
     }
 
-    async fn turn(&self) -> Result<Turn, IndexerError> {
+    async fn turn(&mut self) -> Result<Turn, IndexerError> {
         let look = tokio::select! {
             look = self.source.look(&self.store) => look?,
             // Only looking is given up; a commit that has begun is finished.
@@ -73,10 +73,13 @@ impl SyncLoop {
         };
         self.status.looked(&look);
         self.metrics.looked(&look, self.status.condition().committed);
+        self.metrics.logs_read(self.source.reader());
         let Some(step) = look.step else { return Ok(Turn::Idle) };
         let began = Instant::now();
         let checkpoint = self.store.apply(&step).await?;
-        self.status.committed(checkpoint);
+        self.status.committed(checkpoint, step.input.added());
+        self.status.progress().iter().for_each(|progress| self.metrics.progressed(progress));
+        self.status.progress_to_tell().iter().for_each(|progress| self.metrics.catching_up(progress));
         self.metrics.step_committed(&step, checkpoint, began.elapsed());
         self.committed.send_replace(checkpoint.block);
         Ok(Turn::Advanced)

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use chain::{
-    ChainError, HeadWatcher, MarketReader, MatchProposal, calls, deal_id,
+    ChainError, HeadWatcher, LogCheck, MarketReader, MatchProposal, Window, calls, deal_id,
     testing::{Anvil, TestMarket},
 };
 use common::{
     deal::DealRef,
     epoch::Epoch,
     event::{MarketBlock, MarketEvent, Reason},
-    ids::{Address, BlockHash, DealId, OfferHash, ReceiptRoot},
+    ids::{Address, DealId, OfferHash, ReceiptRoot},
     offer::{DeveloperOffer, ProviderOffer},
     resources::Resources,
     shutdown::Shutdown,
@@ -174,9 +174,13 @@ async fn blocks_without_events_are_left_out_but_the_last() {
     assert_eq!(blocks[0].events, receipt.events);
     assert_eq!(blocks[1], MarketBlock { block: head, events: Vec::new() });
 
-    let one = market.reader.block_by_hash(blocks[0].block.hash).await.unwrap();
-    assert_eq!(one.as_ref(), blocks.first());
-    assert_eq!(market.reader.block_by_hash(BlockHash([1; 32])).await.unwrap(), None);
+    let linked = market.reader.linked_blocks(receipt.block - 1, head.number + 5).await.unwrap();
+    assert_eq!(linked.len(), 32, "as many as there are, with and without events");
+    assert_eq!((&linked[1], &linked[31]), (&blocks[0], &blocks[1]));
+    for check in [LogCheck::Trust, LogCheck::EveryBlock] {
+        let window = market.reader.window(receipt.block, head.number, check).await.unwrap();
+        assert_eq!(window, Window { parent_hash: linked[0].block.hash, blocks: blocks.clone() });
+    }
     let error = market.reader.blocks(0, head.number + 1).await.unwrap_err();
     assert!(matches!(error, ChainError::BlockGone { number } if number == head.number + 1), "{error}");
     assert!(error.is_transient());
@@ -188,14 +192,14 @@ async fn a_reorg_takes_events_away() {
     let sender = market.sender(1).await;
     let call = calls::post_provider_offer(market.market, &provider_offer(sender.address()));
     let receipt = sender.send(&call).await.unwrap();
-    let old = receipt.events[0].block_hash;
     market.anvil.mine(1).await;
     let before = market.reader.rpc().head().await.unwrap();
     market.anvil.reorg(2).await;
     let after = market.reader.rpc().head().await.unwrap();
     assert_eq!(after.number, before.number);
     assert_ne!(after.hash, before.hash);
-    assert_eq!(market.reader.block_by_hash(old).await.unwrap(), None);
+    let linked = market.reader.linked_blocks(receipt.block, after.number).await.unwrap();
+    assert!(linked.iter().all(|block| block.events.is_empty()), "{linked:?}");
     let blocks = market.reader.blocks(receipt.block, after.number).await.unwrap();
     assert_eq!(blocks, [MarketBlock { block: after, events: Vec::new() }]);
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
-use chain::{MarketReader, Rpc};
+use chain::{LogCheck, MarketReader, Rpc};
 use clap::{Args, Subcommand};
 use common::{http::joint_operator_routes, ids::Address, shutdown};
 use indexer::{Indexer, IndexerConfig, Location, Store};
@@ -62,6 +62,10 @@ pub(crate) struct RunArgs {
     /// Milliseconds between two looks at a chain that has nothing new
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     poll_interval: u64,
+    /// Fetch only the headers of blocks with events: faster on a long chain with few events, but a node that leaves out
+    /// logs is not found out
+    #[arg(long)]
+    trust_logs: bool,
 }
 
 /// Options of `wharfage indexer rebuild`.
@@ -92,11 +96,12 @@ impl RunArgs {
             format!("cannot listen on {}: stop what listens there, or choose another port", self.listen)
         })?;
         let shutdown = shutdown::on_signals()?;
-        let config = IndexerConfig {
-            database: self.database.database,
-            poll_interval: Duration::from_millis(self.poll_interval),
-            finality_depth: self.finality_depth,
-        };
+        let mut config = IndexerConfig::new(self.database.database);
+        config.poll_interval = Duration::from_millis(self.poll_interval);
+        config.finality_depth = self.finality_depth;
+        if self.trust_logs {
+            config.log_check = LogCheck::Trust;
+        }
         let indexer = Indexer::start(reader, config, shutdown.clone()).await?;
         let router = indexer.router().merge(joint_operator_routes(vec![indexer.metrics()], indexer.readiness()));
         let address = listener.local_addr()?;

@@ -14,6 +14,7 @@ use super::{
     params::{Id, Params},
 };
 use crate::{
+    progress::Progress,
     store::DealFilter,
     view::{
         Answer, AsOf, BalanceView, DealView, Deployment, DeveloperOfferView, EventView, MarketView, Page,
@@ -39,6 +40,8 @@ pub(super) struct StatusView {
     ready: bool,
     /// What is missing, where it is not ready.
     reason: Option<String>,
+    /// How far it is to the head; none before the head is known.
+    progress: Option<Progress>,
 }
 
 pub(super) async fn status(State(api): State<Api>) -> Json<StatusView> {
@@ -51,6 +54,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<StatusView> {
         finalized_block: finalized,
         ready: reason.is_none(),
         reason,
+        progress: api.status.progress(),
     })
 }
 

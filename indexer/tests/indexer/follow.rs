@@ -108,6 +108,14 @@ async fn a_chain_that_breaks_its_finality_stops_it_loudly() {
     assert_eq!((status, problem["code"].as_str()), (503, Some("indexer_stopped")));
     let (status, body) = crate::api::get(&router, "/v1/status").await;
     assert_eq!((status, body["ready"].as_bool()), (200, Some(false)));
+
+    // The way out is the one that the error names.
+    assert!(readiness().unwrap_err().contains("`wharfage indexer rebuild`"));
+    store.forget().await.unwrap();
+    assert_eq!(store.as_of().await.unwrap(), None);
+    let indexer = scene.indexer(&folder.path().join("indexer.db"), &Shutdown::new()).await.unwrap();
+    scene.agrees(&indexer).await;
+    assert_eq!(indexer.store().market_state().await.unwrap().deals.len(), 2, "all of it, from the first block on");
 }
 
 #[tokio::test]

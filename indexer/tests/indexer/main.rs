@@ -11,7 +11,9 @@
 
 mod api;
 mod dump;
+mod faults;
 mod follow;
 mod history;
 mod projection;
+mod proxy;
 mod scene;

@@ -124,7 +124,7 @@ impl Scene {
 }
 
 pub(crate) fn config(database: &Path) -> IndexerConfig {
-    IndexerConfig { database: database.to_owned().into(), poll_interval: Duration::from_millis(20), finality_depth: 64 }
+    IndexerConfig { poll_interval: Duration::from_millis(20), ..IndexerConfig::new(database.to_owned().into()) }
 }
 
 fn supply(provider: Address, region: &str, endpoint: &str) -> ProviderOffer {

@@ -67,9 +67,8 @@ impl World {
         let clock = ManualClock::at(market.reader.rpc().head().await.unwrap().timestamp);
         let folder = tempfile::tempdir().unwrap();
         let config = IndexerConfig {
-            database: folder.path().join("indexer.db").into(),
             poll_interval: Duration::from_millis(20),
-            finality_depth: 64,
+            ..IndexerConfig::new(folder.path().join("indexer.db").into())
         };
         let indexer = Indexer::start(market.reader.clone(), config, Shutdown::new()).await.unwrap();
         let client = reqwest::Client::new();

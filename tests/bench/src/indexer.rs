@@ -78,8 +78,8 @@ async fn index(chain: Chain) -> anyhow::Result<Cost> {
     let location: Location = chain.database.parse().map_err(anyhow::Error::msg)?;
     let reader = MarketReader::connect(Rpc::new(&[chain.rpc])?, chain.market, Some(chain.from)).await?;
     let began = Instant::now();
-    let config =
-        IndexerConfig { database: location.clone(), poll_interval: Duration::from_millis(50), finality_depth: 64 };
+    let mut config = IndexerConfig::new(location.clone());
+    config.poll_interval = Duration::from_millis(50);
     let shutdown = Shutdown::new();
     let indexer = Indexer::start(reader, config, shutdown.clone()).await?;
     let mut committed = indexer.subscribe();
