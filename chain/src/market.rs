@@ -17,7 +17,7 @@ use alloy::{
 use common::{
     deal::{Deal, DealRef},
     epoch::{Epoch, EpochSchedule},
-    event::{MarketEvent, PlacedEvent, Reason},
+    event::{BlockRef, MarketEvent, PlacedEvent, Reason},
     ids::{Address, DealId, OfferHash},
     market::MarketTerms,
     money::Atoms,

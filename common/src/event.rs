@@ -1,6 +1,7 @@
 //! What the contract says has happened, without the encoding: one variant for each event of `IMarketEvents`.
 //! Enough to rebuild all of the market's state.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Why a match, a fill or a claim was passed over; numbers and names are the contract's `Reason`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names are the documentation; the contract's Reason has the comments")]
 pub enum Reason {
@@ -84,7 +85,7 @@ impl Reason {
 }
 
 /// One event of the market. Field meanings are those of `IMarketEvents`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "documented where they are emitted: contracts/src/interfaces/IMarketEvents.sol")]
 pub enum MarketEvent {
@@ -187,7 +188,7 @@ pub enum MarketEvent {
 }
 
 /// A replica has a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "documented where it is emitted: contracts/src/interfaces/IMarketEvents.sol")]
 pub struct DealOpened {
@@ -201,7 +202,7 @@ pub struct DealOpened {
 }
 
 /// A deal has other terms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "documented where it is emitted: contracts/src/interfaces/IMarketEvents.sol")]
 pub struct DealChanged {
@@ -216,7 +217,7 @@ pub struct DealChanged {
 }
 
 /// A block as far as the market cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockRef {
     /// Height.

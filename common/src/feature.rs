@@ -2,8 +2,9 @@
 //!
 //! A bit's meaning is fixed for ever; new capabilities take the next free bit.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
@@ -74,6 +75,20 @@ impl FeatureSet {
 impl fmt::Debug for FeatureSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.names()).finish()
+    }
+}
+
+impl JsonSchema for FeatureSet {
+    fn schema_name() -> Cow<'static, str> {
+        "FeatureSet".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Names of host features, lowest bit first; `bit:N` where this version knows none.",
+            "type": "array",
+            "items": { "type": "string" },
+        })
     }
 }
 

@@ -9,12 +9,13 @@ use axum::{
     routing::get,
 };
 use prometheus::Registry;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry;
 
 /// An error for the caller: `application/problem+json` with a stable code.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// `https://wharfage.dev/errors#CODE`.
     #[serde(rename = "type")]

@@ -15,8 +15,8 @@ pub struct InvalidId {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $len:literal) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident, $len:literal) => {
+        $(#[doc = $doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub [u8; $len]);
 
@@ -77,6 +77,8 @@ macro_rules! id {
                 Ok(Self(bytes))
             }
         }
+
+        crate::schema::text!($name, concat!($($doc),*).trim(), format!("^0x[0-9a-f]{{{}}}$", $len * 2));
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -18,6 +18,7 @@ pub mod money;
 pub mod offer;
 pub mod region;
 pub mod resources;
+mod schema;
 pub mod shutdown;
 pub mod state;
 pub mod telemetry;

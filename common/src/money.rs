@@ -113,6 +113,8 @@ impl Sum<Atoms> for Result<Atoms, MoneyError> {
     }
 }
 
+crate::schema::text!(Atoms, "Atoms of the payment token: a whole number in a string.", "^(0|[1-9][0-9]{0,18})$");
+
 impl Serialize for Atoms {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)

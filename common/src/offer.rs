@@ -1,5 +1,6 @@
 //! Offers: what providers sell and developers want. Field for field the EIP-712 structs of the contract.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -29,7 +30,7 @@ pub const SIZE_LIMIT: u32 = 1 << 20;
 pub const MAX_PREPAID_EPOCHS: u32 = 65_535;
 
 /// What a provider sells.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProviderOffer {
     /// Account that signs; its free balance carries the bonds.
@@ -57,7 +58,7 @@ pub struct ProviderOffer {
 }
 
 /// What a developer wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeveloperOffer {
     /// Account that signs and pays.

@@ -126,6 +126,12 @@ impl fmt::Debug for Region {
     }
 }
 
+crate::schema::text!(
+    Region,
+    "A place: continent, country and site, such as `eu-de-fra1`, or a prefix of one; empty is anywhere.",
+    "^[a-z0-9-]*$"
+);
+
 impl Serialize for Region {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -1,11 +1,12 @@
 //! What is sold: CPU and memory, and what they cost.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::money::{Atoms, MoneyError};
 
 /// An amount of CPU and memory, as capacity or as demand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// Thousandths of a CPU.
@@ -30,7 +31,7 @@ impl Resources {
 }
 
 /// A provider's prices, in atoms per epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Prices {
     /// For 1,000 milli-CPU.

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
+    api::openapi,
     error::IndexerError,
     store::{Location, Store, StoreError},
 };
@@ -113,7 +114,7 @@ impl Indexer {
 
     /// The read API under `/v1/`.
     pub fn router(&self) -> axum::Router {
-        api::router(self.store.clone(), self.terms, Arc::clone(&self.status))
+        api::router(self.store.clone(), self.terms, Arc::clone(&self.status), self.committed.clone())
     }
 
     /// The last committed block, and every later one. It may go back to a lower one when the chain reorganizes. The

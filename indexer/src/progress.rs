@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Time over which rates are measured.
@@ -12,7 +13,7 @@ const LEAST: Duration = Duration::from_secs(5);
 const MAX_SAMPLES: usize = 256;
 
 /// Progress towards the head of the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Progress {
     /// Blocks committed of those that there are, in per cent, rounded down.

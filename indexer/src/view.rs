@@ -1,21 +1,23 @@
 //! What the read API answers with, and how a caller asks for a part of it.
 
-use std::str::FromStr;
+use std::{borrow::Cow, str::FromStr};
 
 use common::{
     deal::{Deal, DealState},
     epoch::Epoch,
     event::{BlockRef, MarketEvent},
-    ids::{Address, BlockHash, DealId, Digest, OfferHash, TxHash},
+    ids::{Address, BlockHash, DealId, Digest, OfferHash, ReceiptRoot, TxHash},
     market::MarketTerms,
     money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
     region::Region,
     resources::Resources,
+    state::ArtifactVersion,
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::projection::rows::OpenedAt;
+use crate::projection::{payments::PaymentKind, rows::OpenedAt};
 
 /// Items of a list when the caller names no limit.
 pub const DEFAULT_LIMIT: u32 = 100;
@@ -23,7 +25,7 @@ pub const DEFAULT_LIMIT: u32 = 100;
 pub const MAX_LIMIT: u32 = 500;
 
 /// The block that an answer is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AsOf {
     /// Height.
@@ -46,8 +48,9 @@ impl AsOf {
 }
 
 /// One thing with the block that it is true at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "{T}Answer")]
 pub struct Answer<T> {
     /// The block.
     pub as_of_block: AsOf,
@@ -57,8 +60,9 @@ pub struct Answer<T> {
 }
 
 /// A part of a list with the block that it is true at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "{T}Page")]
 pub struct Page<T> {
     /// The block.
     pub as_of_block: AsOf,
@@ -85,6 +89,23 @@ impl FromStr for Cursor {
     }
 }
 
+macro_rules! text_schema {
+    ($name:ident, $description:literal, $pattern:literal) => {
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "description": $description, "pattern": $pattern })
+            }
+        }
+    };
+}
+
+text_schema!(Cursor, "Place of an item in a list, as `nextCursor` of an earlier answer.", "^[0-9]+-[0-9]+$");
+text_schema!(WideAtoms, "A sum of atoms of the payment token: a whole number in a string.", "^(0|[1-9][0-9]*)$");
+
 impl Serialize for Cursor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{}-{}", self.0.block, self.0.log_index))
@@ -98,7 +119,7 @@ impl<'de> Deserialize<'de> for Cursor {
 }
 
 /// Which way a list runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Oldest first.
@@ -136,7 +157,7 @@ impl<'de> Deserialize<'de> for WideAtoms {
 }
 
 /// The market's constants and its one switch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MarketView {
     /// Constants.
@@ -149,7 +170,7 @@ pub struct MarketView {
 }
 
 /// A provider offer that the chain knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderOfferView {
     /// Its id.
@@ -167,13 +188,15 @@ pub struct ProviderOfferView {
 }
 
 /// A developer offer that the chain knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeveloperOfferView {
     /// Its id.
     pub offer_hash: OfferHash,
-    /// Its terms.
+    /// Its terms, as they were signed or posted.
     pub offer: DeveloperOffer,
+    /// What its replicas run instead of the offer's artifact, once that was updated.
+    pub updated: Option<ArtifactVersion>,
     /// Replicas that have a host.
     pub live_replicas: u16,
     /// First epoch after the term; none before the first match.
@@ -185,15 +208,17 @@ pub struct DeveloperOfferView {
 }
 
 /// A developer offer with all its deals, as a gateway needs it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
     /// Its id.
     pub developer_offer: OfferHash,
     /// Who pays.
     pub developer: Address,
-    /// What runs.
+    /// What runs: the offer's artifact, or that of its last update.
     pub artifact: Digest,
+    /// 0 for the offer's own artifact, then the number of the last update.
+    pub artifact_version: u32,
     /// Replicas wanted.
     pub replicas: u16,
     /// Replicas that have a host.
@@ -202,12 +227,14 @@ pub struct Deployment {
     pub end_epoch: Option<Epoch>,
     /// Whether its owner voided it, by hash or by nonce floor. Its deals go on.
     pub cancelled: bool,
+    /// Where the offer became known.
+    pub opened_at: OpenedAt,
     /// Its deals, in order of opening.
     pub deals: Vec<DeploymentDeal>,
 }
 
 /// One replica of a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentDeal {
     /// Its id.
@@ -231,7 +258,7 @@ pub struct DeploymentDeal {
 }
 
 /// A deal with its money and its host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DealView {
     /// Where it stands.
@@ -252,7 +279,7 @@ pub struct DealView {
 }
 
 /// Something that happened, with its transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
     /// Height.
@@ -270,10 +297,86 @@ pub struct EventView {
     pub event: MarketEvent,
 }
 
-/// A provider as its offers and deals show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where something was logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ProviderView {
+pub struct Logged {
+    /// Height.
+    pub block_number: u64,
+    /// Hash of the block.
+    pub block_hash: BlockHash,
+    /// Seconds since 1970.
+    pub timestamp: u64,
+    /// Place in the block.
+    pub log_index: u64,
+    /// The transaction that caused it.
+    pub tx_hash: TxHash,
+}
+
+/// A movement of money, with its transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentView {
+    /// Its event.
+    #[serde(flatten)]
+    pub logged: Logged,
+    /// 0 for the first movement of the event, 1 for the second; there are no more.
+    pub part: u8,
+    /// What it is for, which says where the money was and where it is then.
+    pub kind: PaymentKind,
+    /// Whose money it was.
+    pub from: Address,
+    /// Whose it is then, or for whom it is held.
+    pub to: Address,
+    /// More than 0.
+    pub amount: Atoms,
+    /// The deal that it is about, if it is about one.
+    pub deal_id: Option<DealId>,
+}
+
+/// An agent's word on one epoch, with its transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttestationView {
+    /// Who attested.
+    pub agent: Address,
+    /// The epoch that was served.
+    pub epoch: Epoch,
+    /// Commitment to the epoch's receipts.
+    pub receipt_root: ReceiptRoot,
+    /// Commitment to all of the agent's roots so far.
+    pub rolling_hash: ReceiptRoot,
+    /// Its event.
+    #[serde(flatten)]
+    pub logged: Logged,
+}
+
+/// A billing period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochView {
+    /// Its number.
+    pub epoch: Epoch,
+    /// First second of it, since 1970.
+    pub start: u64,
+    /// First second after it, since 1970.
+    pub end: u64,
+    /// Whether it was over at the block that the answer is about.
+    pub over: bool,
+    /// How many agents attested it.
+    pub attestations: u64,
+    /// The first of them, in the order in which they did, at most [`MAX_LIMIT`].
+    pub attested_by: Vec<Address>,
+    /// Payments for hosting in blocks of this epoch, for whichever epochs they are.
+    pub hosting_payments: u64,
+    /// Their sum.
+    pub hosting_paid: WideAtoms,
+}
+
+/// A provider as its offers and deals show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderSummary {
     /// The provider's account.
     pub provider: Address,
     /// Its free balance.
@@ -286,12 +389,25 @@ pub struct ProviderView {
     pub deals: DealCounts,
     /// Deals that it was evicted from.
     pub evictions: u64,
+    /// Number of its offers.
+    pub offer_count: u64,
+    /// Where its first offer became known.
+    pub first_seen_at: OpenedAt,
+}
+
+/// A provider with its offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderView {
+    /// Its money and its deals.
+    #[serde(flatten)]
+    pub summary: ProviderSummary,
     /// Its offers, oldest first, at most [`MAX_LIMIT`].
     pub offers: Vec<ProviderOfferView>,
 }
 
 /// Number of deals in each state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DealCounts {
     /// Hosted and billed.
@@ -303,7 +419,7 @@ pub struct DealCounts {
 }
 
 /// One account's money inside the market.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BalanceView {
     /// The account.
@@ -319,7 +435,7 @@ pub struct BalanceView {
 }
 
 /// All money in the market.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Sum of free balances.

@@ -1,24 +1,39 @@
-//! The read API: JSON under `/v1/`, each answer with the block that it is true at.
+//! The read API under `/v1/`: JSON, CSV and a live stream, each answer with the block that it is true at.
 //!
-//! Layout: `params` reads requests, `routes` answers them.
+//! Layout: `operations` is the table of routes, from which both the router and the `openapi` document are made;
+//! `params` reads requests; `routes` answers them; `list` says what lists are of, `export` writes them as CSV,
+//! `stream` follows events; `outlet` is how the last two reach slow readers.
 
+mod export;
+mod list;
+mod openapi;
+mod operations;
+mod outlet;
 mod params;
 mod routes;
+mod stream;
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
-use common::{http::Problem, market::MarketTerms};
+use common::{event::BlockRef, http::Problem, market::MarketTerms};
+use tokio::sync::{Semaphore, watch};
 
+pub use self::openapi::document as openapi;
+use self::{
+    export::MAX_EXPORTS,
+    list::List,
+    params::{Format, Wanted},
+    stream::MAX_STREAMS,
+};
 use crate::{
     status::Status,
-    store::{Listed, Snapshot, Store, StoreError},
-    view::{Answer, AsOf, Page},
+    store::{Snapshot, Store, StoreError},
+    view::{Answer, AsOf, Page, Part},
 };
 
 /// What all routes share.
@@ -27,6 +42,9 @@ struct Api {
     store: Store,
     terms: MarketTerms,
     status: Arc<Status>,
+    committed: watch::Receiver<Option<BlockRef>>,
+    exports: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
 }
 
 /// A [`Problem`] as an error that is cheap to pass on.
@@ -50,23 +68,23 @@ struct View {
     as_of: AsOf,
 }
 
-pub(crate) fn router(store: Store, terms: MarketTerms, status: Arc<Status>) -> Router {
-    Router::new()
-        .route("/v1/status", get(routes::status))
-        .route("/v1/market", get(routes::market))
-        .route("/v1/provider-offers", get(routes::provider_offers))
-        .route("/v1/developer-offers", get(routes::developer_offers))
-        .route("/v1/developer-offers/{hash}/deals", get(routes::deals_of_offer))
-        .route("/v1/deployments", get(routes::deployments))
-        .route("/v1/deployments/{hash}", get(routes::deployment))
-        .route("/v1/deals", get(routes::deals))
-        .route("/v1/deals/{id}", get(routes::deal))
-        .route("/v1/deals/{id}/timeline", get(routes::timeline))
-        .route("/v1/providers/{address}", get(routes::provider))
-        .route("/v1/balances/{address}", get(routes::balance))
-        .route("/v1/events", get(routes::events))
-        .route("/v1/totals", get(routes::totals))
-        .with_state(Api { store, terms, status })
+/// Somebody else has to leave first.
+fn busy(code: &'static str, detail: String) -> Response {
+    let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+    response
+}
+
+pub(crate) fn router(
+    store: Store,
+    terms: MarketTerms,
+    status: Arc<Status>,
+    committed: watch::Receiver<Option<BlockRef>>,
+) -> Router {
+    let (exports, streams) = (Arc::new(Semaphore::new(MAX_EXPORTS)), Arc::new(Semaphore::new(MAX_STREAMS)));
+    let api = Api { store, terms, status, committed, exports, streams };
+    let routes = operations::all().into_iter();
+    routes.fold(Router::new(), |router, operation| router.route(operation.path, operation.handler)).with_state(api)
 }
 
 impl Api {
@@ -83,14 +101,22 @@ impl Api {
         })?;
         Ok(View { snapshot, as_of })
     }
+
+    async fn list<L: List>(&self, list: L, wanted: Wanted) -> Result<Response, Refusal> {
+        self.list_in(self.view().await?, list, wanted).await
+    }
+
+    async fn list_in<L: List>(&self, mut view: View, list: L, wanted: Wanted) -> Result<Response, Refusal> {
+        if wanted.format == Format::Csv {
+            return Ok(export::respond(self, view, list, wanted));
+        }
+        let part = Part { limit: wanted.limit, after: wanted.after, order: wanted.order };
+        let found = list.page(&mut view.snapshot, part).await.map_err(Problem::internal)?;
+        Ok(Json(Page { as_of_block: view.as_of, items: found.items, next_cursor: found.next }).into_response())
+    }
 }
 
 impl View {
-    fn list<T>(&self, found: Result<Listed<T>, StoreError>) -> Result<Json<Page<T>>, Refusal> {
-        let Listed { items, next } = found.map_err(Problem::internal)?;
-        Ok(Json(Page { as_of_block: self.as_of, items, next_cursor: next }))
-    }
-
     fn one<T>(&self, found: Result<T, StoreError>) -> Result<Json<Answer<T>>, Refusal> {
         let item = found.map_err(Problem::internal)?;
         Ok(Json(Answer { as_of_block: self.as_of, item }))

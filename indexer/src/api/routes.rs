@@ -1,28 +1,35 @@
 //! One function for each route. A route that is asked for one thing answers 404 where the market has never seen it.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use common::{
     deal::DealState,
+    epoch::Epoch,
     event::BlockRef,
     http::Problem,
     ids::{Address, DealId, OfferHash},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
     Api, Refusal,
+    list::{Deployments, DeveloperOffers, ProviderOffers, Providers, Timeline},
     params::{Id, Params},
 };
 use crate::{
+    kind,
     progress::Progress,
-    store::DealFilter,
-    view::{
-        Answer, AsOf, BalanceView, DealView, Deployment, DeveloperOfferView, EventView, MarketView, Page,
-        ProviderOfferView, ProviderView, Totals,
-    },
+    projection::payments::PaymentKind,
+    store::{AttestationFilter, DealFilter, EventFilter, PaymentFilter},
+    view::{Answer, AsOf, BalanceView, DealView, Deployment, EpochView, MarketView, ProviderView, Totals},
 };
 
-type Listing<T> = Result<Json<Page<T>>, Refusal>;
+type Listing = Result<Response, Refusal>;
 type Single<T> = Result<Json<Answer<T>>, Refusal>;
 
 fn unknown(code: &'static str, what: &str, id: impl ToString) -> impl FnOnce() -> Problem {
@@ -31,12 +38,16 @@ fn unknown(code: &'static str, what: &str, id: impl ToString) -> impl FnOnce() -
 }
 
 /// How the indexer is doing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusView {
+    /// The last committed block; none before the first.
     as_of_block: Option<AsOf>,
+    /// The chain's newest block, as far as it is known.
     head_block: Option<BlockRef>,
+    /// Blocks up to this height can no longer change.
     finalized_block: Option<u64>,
+    /// Whether the database has caught up with the chain and follows it.
     ready: bool,
     /// What is missing, where it is not ready.
     reason: Option<String>,
@@ -65,44 +76,36 @@ pub(super) async fn market(State(api): State<Api>) -> Single<MarketView> {
     view.one(paused.map(|matching_paused| MarketView { terms: api.terms, epoch, matching_paused }))
 }
 
-pub(super) async fn provider_offers(State(api): State<Api>, mut params: Params) -> Listing<ProviderOfferView> {
-    let (part, region, provider) = (params.take_part()?, params.take("region")?, params.take("provider")?);
-    params.finish("region, provider, limit, cursor, order")?;
-    let mut view = api.view().await?;
-    let found = view.snapshot.provider_offers(region, provider, part).await;
-    view.list(found)
+pub(super) async fn provider_offers(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    let list = ProviderOffers(params.take("region")?, params.take("provider")?);
+    params.finish()?;
+    api.list(list, wanted).await
 }
 
-pub(super) async fn developer_offers(State(api): State<Api>, mut params: Params) -> Listing<DeveloperOfferView> {
-    let (part, developer) = (params.take_part()?, params.take("developer")?);
-    params.finish("developer, limit, cursor, order")?;
-    let mut view = api.view().await?;
-    let found = view.snapshot.developer_offers(developer, part).await;
-    view.list(found)
+pub(super) async fn developer_offers(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    let list = DeveloperOffers(params.take("developer")?);
+    params.finish()?;
+    api.list(list, wanted).await
 }
 
-pub(super) async fn deals_of_offer(
-    State(api): State<Api>,
-    Id(hash): Id<OfferHash>,
-    mut params: Params,
-) -> Listing<DealView> {
-    let part = params.take_part()?;
-    params.finish("limit, cursor, order")?;
+pub(super) async fn deals_of_offer(State(api): State<Api>, Id(hash): Id<OfferHash>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    params.finish()?;
     let mut view = api.view().await?;
     let offer = view.snapshot.developer_offer(hash).await.map_err(Problem::internal)?;
     offer.ok_or_else(unknown("offer_unknown", "developer offer", hash))?;
     let filter = DealFilter { developer_offer: Some(hash), ..DealFilter::default() };
-    let found = view.snapshot.deals(filter, part).await;
-    view.list(found)
+    api.list_in(view, filter, wanted).await
 }
 
-pub(super) async fn deployments(State(api): State<Api>, mut params: Params) -> Listing<Deployment> {
-    let (part, developer) = (params.take_part()?, params.take("developer")?);
+pub(super) async fn deployments(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    let developer = params.take("developer")?;
     let live = params.take_one_of("live", &[("true", true), ("false", false)])?.unwrap_or_default();
-    params.finish("live, developer, limit, cursor, order")?;
-    let mut view = api.view().await?;
-    let found = view.snapshot.deployments(developer, live, part).await;
-    view.list(found)
+    params.finish()?;
+    api.list(Deployments(developer, live), wanted).await
 }
 
 pub(super) async fn deployment(State(api): State<Api>, Id(hash): Id<OfferHash>) -> Single<Deployment> {
@@ -111,8 +114,8 @@ pub(super) async fn deployment(State(api): State<Api>, Id(hash): Id<OfferHash>) 
     view.found(found, unknown("offer_unknown", "developer offer", hash))
 }
 
-pub(super) async fn deals(State(api): State<Api>, mut params: Params) -> Listing<DealView> {
-    let part = params.take_part()?;
+pub(super) async fn deals(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
     let states = [("active", DealState::Active), ("ending", DealState::Ending), ("ended", DealState::Ended)];
     let filter = DealFilter {
         state: params.take_one_of("state", &states)?,
@@ -121,10 +124,8 @@ pub(super) async fn deals(State(api): State<Api>, mut params: Params) -> Listing
         agent: params.take("agent")?,
         developer_offer: None,
     };
-    params.finish("state, provider, developer, agent, limit, cursor, order")?;
-    let mut view = api.view().await?;
-    let found = view.snapshot.deals(filter, part).await;
-    view.list(found)
+    params.finish()?;
+    api.list(filter, wanted).await
 }
 
 pub(super) async fn deal(State(api): State<Api>, Id(id): Id<DealId>) -> Single<DealView> {
@@ -133,14 +134,19 @@ pub(super) async fn deal(State(api): State<Api>, Id(id): Id<DealId>) -> Single<D
     view.found(found, unknown("deal_unknown", "deal", id))
 }
 
-pub(super) async fn timeline(State(api): State<Api>, Id(id): Id<DealId>, mut params: Params) -> Listing<EventView> {
-    let part = params.take_part()?;
-    params.finish("limit, cursor, order")?;
+pub(super) async fn timeline(State(api): State<Api>, Id(id): Id<DealId>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    params.finish()?;
     let mut view = api.view().await?;
     let deal = view.snapshot.deal(id).await.map_err(Problem::internal)?;
     deal.ok_or_else(unknown("deal_unknown", "deal", id))?;
-    let found = view.snapshot.timeline(id, part).await;
-    view.list(found)
+    api.list_in(view, Timeline(id), wanted).await
+}
+
+pub(super) async fn providers(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    params.finish()?;
+    api.list(Providers, wanted).await
 }
 
 pub(super) async fn provider(State(api): State<Api>, Id(address): Id<Address>) -> Single<ProviderView> {
@@ -155,16 +161,52 @@ pub(super) async fn balance(State(api): State<Api>, Id(address): Id<Address>) ->
     view.one(found)
 }
 
-pub(super) async fn events(State(api): State<Api>, mut params: Params) -> Listing<EventView> {
-    let part = params.take_part()?;
-    params.finish("limit, cursor, order")?;
+pub(super) async fn payments(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    let filter = PaymentFilter {
+        kind: params.take_one_of("kind", &PaymentKind::NAMES)?,
+        deal: params.take("deal")?,
+        account: params.take("account")?,
+    };
+    params.finish()?;
+    api.list(filter, wanted).await
+}
+
+pub(super) async fn attestations(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    let filter = AttestationFilter {
+        agent: params.take("agent")?,
+        from_epoch: params.take("fromEpoch")?.map(Epoch),
+        to_epoch: params.take("toEpoch")?.map(Epoch),
+    };
+    params.finish()?;
+    api.list(filter, wanted).await
+}
+
+pub(super) async fn epoch(State(api): State<Api>, Id(epoch): Id<u32>) -> Single<EpochView> {
     let mut view = api.view().await?;
-    let found = view.snapshot.events(part).await;
-    view.list(found)
+    let found = view.snapshot.epoch(Epoch(epoch), api.terms.schedule).await;
+    view.found(found, unknown("epoch_unknown", "a block of epoch", epoch))
+}
+
+pub(super) async fn events(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    let filter = EventFilter {
+        kind: params.take_one_of("kind", &kind::ALL.map(|kind| (kind, kind)))?,
+        deal: params.take("deal")?,
+        from_block: params.take("fromBlock")?,
+        to_block: params.take("toBlock")?,
+    };
+    params.finish()?;
+    api.list(filter, wanted).await
 }
 
 pub(super) async fn totals(State(api): State<Api>) -> Single<Totals> {
     let mut view = api.view().await?;
     let found = view.snapshot.totals().await;
     view.one(found)
+}
+
+pub(super) async fn openapi() -> Response {
+    Json(super::openapi::document()).into_response()
 }

@@ -10,6 +10,7 @@ use common::event::MarketBlock;
 
 use super::{
     ProjectionError,
+    payments::{Payment, Payments},
     rows::{Row, RowKey},
     touched,
 };
@@ -34,12 +35,20 @@ pub struct Ledger<'a, S> {
     rows: HashMap<RowKey, Option<Row>>,
     changed: BTreeSet<RowKey>,
     block: UndoImages,
+    pub(super) payments: Payments,
 }
 
 impl<'a, S: RowSource> Ledger<'a, S> {
     /// An empty working set, for a market with this constant.
     pub fn new(source: &'a mut S, bond_epochs: u32) -> Self {
-        Self { source, bond_epochs, rows: HashMap::new(), changed: BTreeSet::new(), block: BTreeMap::new() }
+        Self {
+            source,
+            bond_epochs,
+            rows: HashMap::new(),
+            changed: BTreeSet::new(),
+            block: BTreeMap::new(),
+            payments: Payments::default(),
+        }
     }
 
     /// The row under `key` as the blocks so far have left it.
@@ -86,6 +95,11 @@ impl<'a, S: RowSource> Ledger<'a, S> {
     /// Ends a block: what its rows were before it.
     pub fn end_block(&mut self) -> UndoImages {
         std::mem::take(&mut self.block)
+    }
+
+    /// The payments since they were last taken, in the order in which they happened.
+    pub fn take_payments(&mut self) -> Vec<Payment> {
+        self.payments.take()
     }
 
     /// All changed rows as they shall be stored.

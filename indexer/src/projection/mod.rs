@@ -1,12 +1,13 @@
 //! Events → row changes. No I/O and no database types: rows are read through [`RowSource`] and handed back as images.
 //!
-//! Layout: [`rows`] is what a row is, [`ledger`] the working set with undo images, `touched` what it reads ahead, this file
-//! what each event does.
+//! Layout: [`rows`] is what a row is, [`ledger`] the working set with undo images, `touched` what it reads ahead,
+//! [`payments`] what money it moves, this file what each event does.
 //!
 //! Everything is checked on the way: an event that contradicts the rows means that logs are missing, doubled or out of
 //! order, and no guess is made.
 
 pub mod ledger;
+pub mod payments;
 pub mod rows;
 mod touched;
 
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use self::{
     ledger::{Ledger, RowSource},
+    payments::PaymentKind,
     rows::{AttestationRow, DealRow, DeveloperOfferRow, OpenedAt, ProviderOfferRow, Row, RowKey},
 };
 
@@ -85,9 +87,16 @@ impl<S: RowSource> Ledger<'_, S> {
     /// Applies one event.
     pub async fn apply(&mut self, placed: &PlacedEvent) -> Result<(), S::Error> {
         let opened_at = OpenedAt::of(placed);
+        self.payments.at(opened_at);
         match &placed.event {
-            MarketEvent::Deposited { account, amount, .. } => self.credit(*account, *amount).await,
-            MarketEvent::Withdrawn { account, amount, .. } => self.debit(*account, *amount).await,
+            MarketEvent::Deposited { account, from, amount } => {
+                self.note(PaymentKind::Deposit, (*from, *account), *amount, None);
+                self.credit(*account, *amount).await
+            }
+            MarketEvent::Withdrawn { account, to, amount } => {
+                self.note(PaymentKind::Withdrawal, (*account, *to), *amount, None);
+                self.debit(*account, *amount).await
+            }
             MarketEvent::ProviderOfferOpened { offer_hash, offer } => {
                 let row = ProviderOfferRow { offer: offer.as_ref().clone(), used: Resources::default(), opened_at };
                 let key = RowKey::ProviderOffer { hash: *offer_hash };
@@ -126,6 +135,7 @@ impl<S: RowSource> Ledger<'_, S> {
             }
             MarketEvent::MatcherPaid { developer_offer, matcher, amount } => {
                 let developer = self.developer_offer(*developer_offer).await?.offer.developer;
+                self.note(PaymentKind::MatcherFee, (developer, *matcher), *amount, None);
                 self.debit(developer, *amount).await?;
                 self.credit(*matcher, *amount).await
             }
@@ -148,6 +158,8 @@ impl<S: RowSource> Ledger<'_, S> {
         demand.end_epoch = Some(opened.end_epoch);
         self.put(RowKey::DeveloperOffer { hash: opened.developer_offer }, Row::DeveloperOffer(demand)).await?;
         self.resize(deal.provider_offer, Resources::default(), deal.size).await?;
+        self.note(PaymentKind::Lock, (deal.developer, deal.developer), opened.locked, Some(deal.id));
+        self.note(PaymentKind::Bond, (deal.provider, deal.provider), deal.bond, Some(deal.id));
         self.debit(deal.developer, opened.locked).await?;
         self.debit(deal.provider, deal.bond).await?;
         let row = DealRow { deal, funded: opened.locked, paid: Atoms::ZERO, refunded: Atoms::ZERO, opened_at };
@@ -175,6 +187,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.lock(*amount)?;
                 row.deal.paid_until = *paid_until;
                 row.deal.unfunded_since = None;
+                self.note(PaymentKind::Lock, (*from, row.deal.developer), *amount, Some(*deal_id));
                 self.put_deal(row).await?;
                 self.debit(*from, *amount).await
             }
@@ -189,6 +202,8 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.deal.unfunded_since = None;
                 self.put_deal(row).await?;
                 let payout = self.provider_offer(supply).await?.offer.payout;
+                self.note(PaymentKind::Hosting, (developer, payout), *paid, Some(*deal_id));
+                self.note(PaymentKind::Lock, (developer, developer), *topped_up, Some(*deal_id));
                 self.debit(developer, *topped_up).await?;
                 self.credit(payout, *paid).await
             }
@@ -204,6 +219,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 let developer = row.deal.developer;
                 row.refund(*refunded)?;
                 row.deal.paid_until = *paid_until;
+                self.note(PaymentKind::Refund, (developer, developer), *refunded, Some(*deal_id));
                 self.put_deal(row).await?;
                 self.credit(developer, *refunded).await
             }
@@ -215,6 +231,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.deal.cause = Some(*cause);
                 row.deal.end_epoch = *end_epoch;
                 row.deal.paid_until = row.deal.paid_until.min(*end_epoch);
+                self.note(PaymentKind::Refund, (developer, developer), *refunded, Some(*deal_id));
                 self.put_deal(row).await?;
                 self.credit(developer, *refunded).await
             }
@@ -225,6 +242,9 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.deal.end(*cause);
                 self.put_deal(row).await?;
                 self.release(&deal).await?;
+                let back = if *bond_to == deal.provider { PaymentKind::BondReturn } else { PaymentKind::BondForfeit };
+                self.note(PaymentKind::Refund, (deal.developer, deal.developer), *refunded, Some(*deal_id));
+                self.note(back, (deal.provider, *bond_to), *bond, Some(*deal_id));
                 self.credit(deal.developer, *refunded).await?;
                 self.credit(*bond_to, *bond).await
             }
@@ -239,6 +259,13 @@ impl<S: RowSource> Ledger<'_, S> {
         row.deal.change(changed);
         self.put_deal(row).await?;
         self.resize(before.provider_offer, before.size, changed.size).await?;
+        let (kind, more, less) = if changed.bond > before.bond {
+            (PaymentKind::Bond, changed.bond, before.bond)
+        } else {
+            (PaymentKind::BondReturn, before.bond, changed.bond)
+        };
+        let moved = more.checked_sub(less).map_err(ProjectionError::money("bond", before.id))?;
+        self.note(kind, (before.provider, before.provider), moved, Some(before.id));
         self.credit(before.provider, before.bond).await?;
         self.debit(before.provider, changed.bond).await
     }
@@ -252,6 +279,10 @@ impl<S: RowSource> Ledger<'_, S> {
             .ok_or_else(ProjectionError::count("live replicas", deal.developer_offer))?;
         self.put(RowKey::DeveloperOffer { hash: deal.developer_offer }, Row::DeveloperOffer(demand)).await?;
         self.resize(deal.provider_offer, deal.size, Resources::default()).await
+    }
+
+    fn note(&mut self, kind: PaymentKind, sides: (Address, Address), amount: Atoms, deal: Option<DealId>) {
+        self.payments.note(kind, sides, amount, deal);
     }
 
     async fn credit(&mut self, account: Address, amount: Atoms) -> Result<(), S::Error> {

@@ -10,10 +10,11 @@ use common::{
     resources::Resources,
     state::ArtifactVersion,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Place of the event that created a row: height and log index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenedAt {
     /// Height.

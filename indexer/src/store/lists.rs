@@ -42,6 +42,19 @@ pub struct DealFilter {
     pub developer_offer: Option<OfferHash>,
 }
 
+/// Which events; what is not named does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventFilter {
+    /// The event's name, as in its JSON.
+    pub kind: Option<&'static str>,
+    /// The deal that it belongs to.
+    pub deal: Option<DealId>,
+    /// Lowest height.
+    pub from_block: Option<u64>,
+    /// Greatest height.
+    pub to_block: Option<u64>,
+}
+
 impl Snapshot {
     /// Provider offers in `region` of `provider`.
     pub async fn provider_offers(
@@ -114,9 +127,21 @@ impl Snapshot {
         Ok(listed(self.fetch_deals(query).await?, part, |item| item.opened_at))
     }
 
-    /// Everything that happened in the market.
-    pub async fn events(&mut self, part: Part) -> Result<Listed<EventView>, StoreError> {
+    /// What happened in the market.
+    pub async fn events(&mut self, filter: EventFilter, part: Part) -> Result<Listed<EventView>, StoreError> {
         let mut query = Statement::new(EVENTS);
+        if let Some(kind) = filter.kind {
+            query.push(" AND e.kind = ").push_bind(kind.to_owned());
+        }
+        if let Some(deal) = filter.deal {
+            query.push(" AND e.deal_id = ").push_bind(deal.to_string());
+        }
+        if let Some(from) = filter.from_block {
+            query.push(" AND e.block_number >= ").push_bind(i64::try_from(from).unwrap_or(i64::MAX));
+        }
+        if let Some(to) = filter.to_block {
+            query.push(" AND e.block_number <= ").push_bind(i64::try_from(to).unwrap_or(i64::MAX));
+        }
         narrow(&mut query, EVENT_PLACE, part)?;
         Ok(listed(self.fetch_events(query).await?, part, place_of))
     }
@@ -138,14 +163,14 @@ impl Snapshot {
 }
 
 const OFFER_PLACE: [&str; 2] = ["o.opened_block", "o.opened_log_index"];
-const EVENT_PLACE: [&str; 2] = ["e.block_number", "e.log_index"];
+pub(super) const EVENT_PLACE: [&str; 2] = ["e.block_number", "e.log_index"];
 
 const fn place_of(event: &EventView) -> OpenedAt {
     OpenedAt { block: event.block_number, log_index: event.log_index }
 }
 
 /// Adds what makes a list one part of it. One item more than wanted is read, to know whether there are more.
-fn narrow(query: &mut Statement, place: [&str; 2], part: Part) -> Result<(), StoreError> {
+pub(super) fn narrow(query: &mut Statement, place: [&str; 2], part: Part) -> Result<(), StoreError> {
     let [block, log_index] = place;
     let (beyond, direction) = match part.order {
         Order::Asc => (">", "ASC"),
@@ -161,7 +186,7 @@ fn narrow(query: &mut Statement, place: [&str; 2], part: Part) -> Result<(), Sto
     Ok(())
 }
 
-fn listed<T>(mut items: Vec<T>, part: Part, place: impl Fn(&T) -> OpenedAt) -> Listed<T> {
+pub(super) fn listed<T>(mut items: Vec<T>, part: Part, place: impl Fn(&T) -> OpenedAt) -> Listed<T> {
     let limit = usize::try_from(part.limit).unwrap_or(usize::MAX);
     let has_more = items.len() > limit;
     items.truncate(limit);

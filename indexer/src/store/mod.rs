@@ -1,13 +1,17 @@
 //! The database: the projection's tables, written by one writer in one transaction a step, read in consistent snapshots.
 //!
 //! Layout: [`Store`] opens and hands out; `db` hides which database it is; `write` applies steps, takes blocks back and rebuilds; `rows` moves single rows;
-//! `records` and `convert` are the border between columns and domain; `snapshot`, `lists` and `views` answer the
-//! API; `state` loads the whole market.
+//! `records` and `convert` are the border between columns and domain; `snapshot`, `lists`, `providers`,
+//! `payments`, `history`, `feed` and `views` answer the API; `state` loads the whole market.
 
 mod convert;
 mod db;
 mod error;
+mod feed;
+mod history;
 mod lists;
+mod payments;
+mod providers;
 mod records;
 mod rows;
 mod snapshot;
@@ -15,6 +19,7 @@ mod state;
 mod views;
 mod write;
 
+pub(crate) use self::payments::place_of as payment_cursor;
 use self::{
     convert::{big, from_json, json, unsigned},
     db::{Pool, Statement, Tx},
@@ -23,7 +28,10 @@ use self::{
 pub use self::{
     db::Location,
     error::StoreError,
-    lists::{DealFilter, Listed},
+    feed::Happened,
+    history::AttestationFilter,
+    lists::{DealFilter, EventFilter, Listed},
+    payments::PaymentFilter,
     snapshot::Snapshot,
 };
 use crate::input::Step;

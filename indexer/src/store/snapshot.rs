@@ -7,10 +7,7 @@ use super::{
     error::StoreError,
     views::{DEALS, DEVELOPER_OFFERS},
 };
-use crate::view::{
-    AsOf, BalanceView, DealCounts, DealView, Deployment, DeveloperOfferView, MAX_LIMIT, Order, Part, ProviderView,
-    Totals, WideAtoms,
-};
+use crate::view::{AsOf, BalanceView, DealCounts, DealView, Deployment, DeveloperOfferView, Totals, WideAtoms};
 use common::{
     event::BlockRef,
     ids::{Address, DealId, OfferHash},
@@ -81,28 +78,6 @@ impl Snapshot {
         Ok(self.with_deals(vec![offer]).await?.into_iter().next())
     }
 
-    /// A provider; none when it has neither an offer nor a deal.
-    pub async fn provider(&mut self, provider: Address) -> Result<Option<ProviderView>, StoreError> {
-        let part = Part { limit: MAX_LIMIT, after: None, order: Order::Asc };
-        let offers = self.provider_offers(None, Some(provider), part).await?.items;
-        let name = provider.to_string();
-        let deals = deal_counts(&mut self.read, Some(&name)).await?;
-        if offers.is_empty() && deals == DealCounts::default() {
-            return Ok(None);
-        }
-        let evictions = "SELECT count(*) FROM deals WHERE provider = $1 AND cause = 'provider_evicted'";
-        let (evictions,): (i64,) = self.read.fetch_one(Statement::new(evictions).bind(name.clone())).await?;
-        Ok(Some(ProviderView {
-            provider,
-            free: free_balance(&mut self.read, &name).await?,
-            bonded: sum(&mut self.read, BONDED_BY, Some(&name)).await?,
-            earned: sum(&mut self.read, EARNED_BY, Some(&name)).await?,
-            deals,
-            evictions: unsigned("count of evictions", evictions)?,
-            offers,
-        }))
-    }
-
     /// One account's money; accounts never seen hold nothing.
     pub async fn balance(&mut self, account: Address) -> Result<BalanceView, StoreError> {
         let name = account.to_string();
@@ -124,7 +99,7 @@ impl Snapshot {
         let bonds = sum(&mut self.read, BONDS, None).await?;
         let held = WideAtoms(free.0.saturating_add(locked.0).saturating_add(bonds.0));
         let paid = sum(&mut self.read, PAID, None).await?;
-        Ok(Totals { free, locked, bonds, held, paid, deals: deal_counts(&mut self.read, None).await? })
+        Ok(Totals { free, locked, bonds, held, paid, deals: deal_counts(&mut self.read).await? })
     }
 }
 
@@ -147,7 +122,6 @@ const BONDS: &str = sum_of!("bond", "deals WHERE state <> 'ended'");
 const PAID: &str = sum_of!("paid", "deals");
 const LOCKED_BY: &str = sum_of!("locked", "deals WHERE developer = $1");
 const BONDED_BY: &str = sum_of!("bond", "deals WHERE provider = $1");
-const EARNED_BY: &str = sum_of!("paid", "deals WHERE provider = $1");
 
 async fn sum(db: &mut Tx, sql: &'static str, of: Option<&str>) -> Result<WideAtoms, StoreError> {
     let mut query = Statement::new(sql);
@@ -155,6 +129,11 @@ async fn sum(db: &mut Tx, sql: &'static str, of: Option<&str>) -> Result<WideAto
         query = query.bind(of.to_owned());
     }
     let (upper, lower): (i64, i64) = db.fetch_one(query).await?;
+    joined(upper, lower)
+}
+
+/// A sum of its two halves.
+pub(super) fn joined(upper: i64, lower: i64) -> Result<WideAtoms, StoreError> {
     let upper: u128 = unsigned::<u64>("sum", upper)?.into();
     let lower: u128 = unsigned::<u64>("sum", lower)?.into();
     Ok(WideAtoms(upper.saturating_mul(HALF).saturating_add(lower)))
@@ -166,22 +145,10 @@ async fn free_balance(db: &mut Tx, account: &str) -> Result<Atoms, StoreError> {
     free.map_or(Ok(Atoms::ZERO), |(free,)| atoms("balances.free", free))
 }
 
-macro_rules! deal_counts_of {
-    ($rest:literal) => {
-        concat!(
-            "SELECT count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'ending'),
-               count(*) FILTER (WHERE state = 'ended') FROM deals",
-            $rest
-        )
-    };
-}
-
-async fn deal_counts(db: &mut Tx, provider: Option<&str>) -> Result<DealCounts, StoreError> {
-    let query = match provider {
-        Some(provider) => Statement::new(deal_counts_of!(" WHERE provider = $1")).bind(provider.to_owned()),
-        None => Statement::new(deal_counts_of!("")),
-    };
-    let (active, ending, ended): (i64, i64, i64) = db.fetch_one(query).await?;
+async fn deal_counts(db: &mut Tx) -> Result<DealCounts, StoreError> {
+    let query = "SELECT count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'ending'),
+         count(*) FILTER (WHERE state = 'ended') FROM deals";
+    let (active, ending, ended): (i64, i64, i64) = db.fetch_one(Statement::new(query)).await?;
     Ok(DealCounts {
         active: unsigned("count of deals", active)?,
         ending: unsigned("count of deals", ending)?,

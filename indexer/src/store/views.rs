@@ -109,6 +109,7 @@ impl Snapshot {
                 offer_hash,
                 cancelled: found.void.covers(row.offer.nonce)?,
                 offer: row.offer,
+                updated: row.updated,
                 live_replicas: row.live_replicas,
                 end_epoch: row.end_epoch,
                 opened_at: row.opened_at,
@@ -165,11 +166,13 @@ impl Snapshot {
         let deployment = |offer: DeveloperOfferView| Deployment {
             developer_offer: offer.offer_hash,
             developer: offer.offer.developer,
-            artifact: offer.offer.artifact,
+            artifact: offer.updated.as_ref().map_or(offer.offer.artifact, |updated| updated.artifact),
+            artifact_version: offer.updated.as_ref().map_or(0, |updated| updated.version),
             replicas: offer.offer.replicas,
             live_replicas: offer.live_replicas,
             end_epoch: offer.end_epoch,
             cancelled: offer.cancelled,
+            opened_at: offer.opened_at,
             deals: deals.remove(&offer.offer_hash).unwrap_or_default(),
         };
         Ok(offers.into_iter().map(deployment).collect())

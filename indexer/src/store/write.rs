@@ -9,6 +9,7 @@ use super::{
     convert::{big, from_json, json, unsigned},
     db::{Statement, Tx, Value, table},
     error::StoreError,
+    payments,
     records::{BlockRecord, EventRecord},
     rows::{self, Rows},
 };
@@ -76,7 +77,7 @@ pub(super) async fn forget(db: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// What follows from events.
-const PROJECTED: [&str; 9] = [
+const PROJECTED: [&str; 10] = [
     "DELETE FROM balances",
     "DELETE FROM nonce_floors",
     "DELETE FROM cancelled_offers",
@@ -85,6 +86,7 @@ const PROJECTED: [&str; 9] = [
     "DELETE FROM developer_offers",
     "DELETE FROM deals",
     "DELETE FROM attestations",
+    "DELETE FROM payments",
     "DELETE FROM undo",
 ];
 
@@ -136,6 +138,7 @@ async fn take_back(db: &mut Tx, from: u64) -> Result<(), StoreError> {
     rows::save(db, rows).await?;
     for table in [
         "DELETE FROM undo WHERE block_number >= $1",
+        "DELETE FROM payments WHERE block_number >= $1",
         "DELETE FROM events WHERE block_number >= $1",
         "DELETE FROM blocks WHERE number >= $1",
     ] {
@@ -213,8 +216,10 @@ async fn project(db: &mut Tx, blocks: &[MarketBlock], finalized: Option<u64>) ->
             undo.extend([number.into(), json("undo.row_key", &key)?.into(), before.into()]);
         }
     }
+    let payments = ledger.take_payments();
     let changes: Vec<_> = ledger.into_changes().collect();
     rows::save(db, changes).await?;
+    payments::save(db, payments).await?;
     db.put(UNDO, undo).await
 }
 

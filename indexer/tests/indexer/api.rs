@@ -6,9 +6,9 @@ use common::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::scene::Scene;
+use crate::{openapi, scene::Scene};
 
-/// Status and JSON body of a GET.
+/// Status and JSON body of a GET, which is what the API's description says.
 pub(crate) async fn get(router: &Router, path: &str) -> (u16, Value) {
     let request = Request::get(path).body(Body::empty()).unwrap();
     let response = router.clone().oneshot(request).await.unwrap();
@@ -16,11 +16,13 @@ pub(crate) async fn get(router: &Router, path: &str) -> (u16, Value) {
     let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
     assert_eq!(kind, if status < 400 { "application/json" } else { "application/problem+json" }, "{path}");
     let body = axum::body::to_bytes(response.into_body(), 10_000_000).await.unwrap();
-    (status, serde_json::from_slice(&body).unwrap())
+    let body = serde_json::from_slice(&body).unwrap();
+    openapi::fits(path, status, &kind, &body);
+    (status, body)
 }
 
 /// JSON body of a GET that succeeds.
-async fn ok(router: &Router, path: &str) -> Value {
+pub(crate) async fn ok(router: &Router, path: &str) -> Value {
     let (status, body) = get(router, path).await;
     assert_eq!(status, 200, "{path}: {body}");
     body
@@ -50,8 +52,12 @@ async fn every_route_answers_for_its_block() {
         "/v1/deals".to_owned(),
         format!("/v1/deals/{deal}"),
         format!("/v1/deals/{deal}/timeline"),
+        "/v1/providers".to_owned(),
         format!("/v1/providers/{provider}"),
         format!("/v1/balances/{provider}"),
+        "/v1/payments".to_owned(),
+        "/v1/attestations".to_owned(),
+        "/v1/epochs/1".to_owned(),
         "/v1/events".to_owned(),
         "/v1/totals".to_owned(),
         "/v1/status".to_owned(),
@@ -86,7 +92,7 @@ async fn deployments_are_what_gateways_need(scene: &Scene, router: &Router) {
     });
     let wanted = json!({
         "developerOffer": scene.demand_hash(), "developer": scene.demand.developer, "artifact": scene.demand.artifact,
-        "replicas": 2, "liveReplicas": 2, "endEpoch": 11, "cancelled": false, "deals": deals.collect::<Vec<_>>(),
+        "artifactVersion": 0, "openedAt": body["items"][0]["openedAt"], "replicas": 2, "liveReplicas": 2, "endEpoch": 11, "cancelled": false, "deals": deals.collect::<Vec<_>>(),
     });
     assert_eq!(body["items"], json!([wanted]));
     assert_eq!(body["nextCursor"], Value::Null);
@@ -141,6 +147,10 @@ async fn lists_are_filtered(scene: &Scene, router: &Router) {
         (format!("/v1/deals?agent={first}&state=active"), 1),
         (format!("/v1/deals?developer={first}"), 0),
         ("/v1/events?limit=2".to_owned(), 2),
+        ("/v1/events?kind=attested".to_owned(), 2),
+        (format!("/v1/events?deal={}&kind=deal_settled", scene.deal(0)), 1),
+        (format!("/v1/events?deal={}&fromBlock=0&toBlock=1", scene.deal(0)), 0),
+        ("/v1/events?fromBlock=18446744073709551615".to_owned(), 0),
     ] {
         assert_eq!(ok(router, &path).await["items"].as_array().unwrap().len(), count, "{path}");
     }
@@ -156,6 +166,13 @@ async fn lists_are_filtered(scene: &Scene, router: &Router) {
         ("/v1/deals?provder=0x1", 400, "invalid_parameter", Some("provder")),
         ("/v1/deals?state=open", 400, "invalid_parameter", Some("state")),
         ("/v1/provider-offers?region=moon", 400, "invalid_parameter", Some("region")),
+        ("/v1/events?kind=bought", 400, "invalid_parameter", Some("kind")),
+        ("/v1/payments?account=0x1", 400, "invalid_parameter", Some("account")),
+        ("/v1/events?format=xml", 400, "invalid_parameter", Some("format")),
+        ("/v1/events?format=csv&limit=100001", 400, "invalid_parameter", Some("limit")),
+        ("/v1/stream?cursor=now", 400, "invalid_parameter", Some("cursor")),
+        ("/v1/epochs/-1", 400, "invalid_id", None),
+        ("/v1/epochs/4000000", 404, "epoch_unknown", None),
         ("/v1/deployments?live=maybe", 400, "invalid_parameter", Some("live")),
         ("/v1/deals/0x12", 400, "invalid_id", None),
         (&format!("/v1/deals/{}", scene.demand_hash()), 404, "deal_unknown", None),

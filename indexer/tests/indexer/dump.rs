@@ -6,7 +6,7 @@ use indexer::Location;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 /// Table, its columns, and what its rows are ordered by.
-const TABLES: [(&str, &str, &str); 12] = [
+const TABLES: [(&str, &str, &str); 13] = [
     ("checkpoint", "block_number finalized_number", "id"),
     ("blocks", "number hash parent_hash timestamp event_count", "number"),
     ("events", "block_hash log_index block_number tx_hash kind deal_id payload", "block_number, log_index"),
@@ -33,6 +33,11 @@ const TABLES: [(&str, &str, &str); 12] = [
         "deal_id",
     ),
     ("attestations", "agent epoch receipt_root rolling_hash block_number log_index", "agent, epoch"),
+    (
+        "payments",
+        "block_number log_index part kind from_account to_account amount deal_id",
+        "block_number, log_index, part",
+    ),
 ];
 
 /// Rows by table.

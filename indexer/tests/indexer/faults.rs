@@ -1,10 +1,11 @@
 //! Endpoints that do things wrong, and chains that change their mind: in the end the rows equal the chain.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chain::{EndpointLimits, MarketReader, Rpc, calls};
 use common::{clock::SystemClock, shutdown::Shutdown};
-use indexer::Indexer;
+use indexer::{Indexer, Location};
+use migrations::testing::Postgres;
 
 use crate::{
     dump::dump,
@@ -35,7 +36,7 @@ const UNBEARABLE: [Fault; 8] = [
 ];
 
 /// An indexer of a new database that reads through these endpoints.
-async fn indexer(scene: &Scene, endpoints: &[&str], database: &Path) -> Indexer {
+async fn indexer(scene: &Scene, endpoints: &[&str], database: Location) -> Indexer {
     let limits = EndpointLimits {
         timeout: Duration::from_secs(2),
         compare_every: Duration::from_millis(50),
@@ -45,6 +46,10 @@ async fn indexer(scene: &Scene, endpoints: &[&str], database: &Path) -> Indexer 
     let rpc = Rpc::with_limits(&endpoints, limits, Arc::new(SystemClock)).unwrap();
     let reader = MarketReader::of(rpc, *scene.market.reader.terms());
     Indexer::start(reader, config(database), Shutdown::new()).await.unwrap()
+}
+
+async fn postgres() -> Location {
+    Postgres::shared().database().await.parse().unwrap()
 }
 
 /// Something happens that the indexer has to follow, also back.
@@ -78,7 +83,7 @@ async fn one_endpoint_that_does_bearable_things_is_enough() {
     let folder = tempfile::tempdir().unwrap();
     for (at, fault) in BEARABLE.into_iter().enumerate() {
         let proxy = Proxy::start(scene.market.anvil.url(), fault).await;
-        let indexer = indexer(&scene, &[&proxy.url], &folder.path().join(format!("{at}.db"))).await;
+        let indexer = indexer(&scene, &[&proxy.url], folder.path().join(format!("{at}.db")).into()).await;
         scene.agrees(&indexer).await;
         go_on(&scene).await;
         scene.agrees(&indexer).await;
@@ -101,7 +106,7 @@ async fn what_one_endpoint_cannot_do_is_done_when_it_can_again() {
     let folder = tempfile::tempdir().unwrap();
     for (at, fault) in UNBEARABLE.into_iter().enumerate() {
         let proxy = Proxy::start(scene.market.anvil.url(), fault).await;
-        let indexer = indexer(&scene, &[&proxy.url], &folder.path().join(format!("{at}.db"))).await;
+        let indexer = indexer(&scene, &[&proxy.url], folder.path().join(format!("{at}.db")).into()).await;
         let readiness = indexer.readiness();
         while proxy.faults() < 2 {
             tokio::task::yield_now().await;
@@ -124,11 +129,10 @@ async fn what_one_endpoint_cannot_do_is_done_when_it_can_again() {
 #[tokio::test]
 async fn another_endpoint_stands_in_for_one_that_does_anything_wrong() {
     let scene = old_market().await;
-    let folder = tempfile::tempdir().unwrap();
     let anvil = scene.market.anvil.url();
-    for (at, fault) in BEARABLE.into_iter().chain(UNBEARABLE).enumerate() {
+    for fault in BEARABLE.into_iter().chain(UNBEARABLE) {
         let proxy = Proxy::start(anvil.clone(), fault).await;
-        let indexer = indexer(&scene, &[&proxy.url, &anvil], &folder.path().join(format!("{at}.db"))).await;
+        let indexer = indexer(&scene, &[&proxy.url, &anvil], postgres().await).await;
         scene.agrees(&indexer).await;
         go_on(&scene).await;
         scene.agrees(&indexer).await;
@@ -145,8 +149,8 @@ async fn two_hundred_reorganizations_leave_no_trace() {
     let anvil = scene.market.anvil.url();
     let seed = 20_260_101;
     let mut random = fastrand::Rng::with_seed(seed);
-    let following = folder.path().join("following.db");
-    let follower = indexer(&scene, &[&anvil], &following).await;
+    let following = postgres().await;
+    let follower = indexer(&scene, &[&anvil], following.clone()).await;
     let mut late = None;
     let mut highest = 0;
     for round in 0..200_u64 {
@@ -169,7 +173,7 @@ async fn two_hundred_reorganizations_leave_no_trace() {
         }
         if round % 20 == 0 {
             // One that is still filling its database when the next reorganizations come.
-            late = Some(indexer(&scene, &[&anvil], &folder.path().join(format!("{round}.db"))).await);
+            late = Some(indexer(&scene, &[&anvil], folder.path().join(format!("{round}.db")).into()).await);
         }
         if round % 20 == 19 {
             // Above everything that was there before: a chain that only became shorter looks like a node that lags.
@@ -179,8 +183,8 @@ async fn two_hundred_reorganizations_leave_no_trace() {
         }
     }
     scene.agrees(&follower).await;
-    let clean = folder.path().join("clean.db");
-    let once = indexer(&scene, &[&anvil], &clean).await;
+    let clean: Location = folder.path().join("clean.db").into();
+    let once = indexer(&scene, &[&anvil], clean.clone()).await;
     scene.agrees(&once).await;
     let (followed, cleanly) = (dump(&following).await, dump(&clean).await);
     for (table, rows) in &followed {

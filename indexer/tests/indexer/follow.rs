@@ -50,7 +50,7 @@ async fn it_converges_after_being_killed_at_any_time() {
     let database = folder.path().join("indexer.db");
     for spins in [0_u32, 1, 10, 100, 1_000] {
         let reader = scene.market.reader.clone();
-        let config = config(&database);
+        let config = config(database.clone());
         // A process of its own, as far as the indexer can tell: its runtime is dropped with everything in flight.
         let killed = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

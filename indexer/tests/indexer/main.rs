@@ -11,9 +11,13 @@
 
 mod api;
 mod dump;
+mod explore;
+mod export;
 mod faults;
 mod follow;
 mod history;
+mod openapi;
 mod projection;
 mod proxy;
 mod scene;
+mod stream;

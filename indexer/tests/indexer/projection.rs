@@ -1,11 +1,13 @@
 //! On any valid history with any reorganizations, the database holds what the canonical chain's events add up to, and
 //! nothing shows that there was ever another chain.
 
-use common::state::MarketState;
+use common::{ids::Address, state::MarketState};
 use indexer::{
     Location, Store, StoreError,
     input::{ChainInput, Step},
-    view::{Cursor, Order, Part},
+    projection::payments::PaymentKind,
+    store::{EventFilter, PaymentFilter, Snapshot},
+    view::{Cursor, Order, Part, PaymentView},
 };
 use migrations::testing::Postgres;
 use proptest::prelude::*;
@@ -18,12 +20,12 @@ use crate::{
 
 /// Which of the two it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Engine {
     Sqlite,
     Postgres,
 }
 
-pub(crate) const KINDS: [Kind; 2] = [Kind::Sqlite, Kind::Postgres];
+pub(crate) const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
 pub(crate) struct Database {
     pub(crate) store: Store,
@@ -32,11 +34,11 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) async fn new(kind: Kind) -> Self {
+    pub(crate) async fn new(engine: Engine) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let location = match kind {
-            Kind::Sqlite => folder.path().join("below").join("indexer.db").into(),
-            Kind::Postgres => Postgres::shared().database().await.parse().unwrap(),
+        let location = match engine {
+            Engine::Sqlite => folder.path().join("below").join("indexer.db").into(),
+            Engine::Postgres => Postgres::shared().database().await.parse().unwrap(),
         };
         let store = Store::open(&location).await.unwrap();
         store.bind(&terms()).await.unwrap();
@@ -44,8 +46,8 @@ impl Database {
     }
 
     /// All of a chain at once.
-    pub(crate) async fn of(chain: &Chain, kind: Kind) -> Self {
-        let database = Self::new(kind).await;
+    pub(crate) async fn of(chain: &Chain, engine: Engine) -> Self {
+        let database = Self::new(engine).await;
         if !chain.blocks.is_empty() {
             let input = ChainInput::Committed { blocks: chain.blocks.clone() };
             database.store.apply(&Step { follows: None, input, finalized: chain.finalized }).await.unwrap();
@@ -82,6 +84,51 @@ async fn act(store: &Store, chain: &mut Chain, action: &Action) {
     store.apply(&Step { follows, input, finalized: chain.finalized }).await.unwrap();
 }
 
+const KINDS: [PaymentKind; 9] = [
+    PaymentKind::Deposit,
+    PaymentKind::Withdrawal,
+    PaymentKind::Lock,
+    PaymentKind::Hosting,
+    PaymentKind::Refund,
+    PaymentKind::Bond,
+    PaymentKind::BondReturn,
+    PaymentKind::BondForfeit,
+    PaymentKind::MatcherFee,
+];
+
+/// All payments, page by page; backwards they are the same.
+async fn payments(snapshot: &mut Snapshot, filter: PaymentFilter, limit: u32) -> Vec<PaymentView> {
+    let mut lists = Vec::new();
+    for order in [Order::Asc, Order::Desc] {
+        let (mut list, mut after) = (Vec::new(), None);
+        loop {
+            let page = snapshot.payments(filter, Part { limit, after, order }).await.unwrap();
+            assert!(page.items.len() <= limit as usize);
+            list.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        lists.push(list);
+    }
+    let mut backwards = lists.pop().unwrap();
+    backwards.reverse();
+    let list = lists.pop().unwrap();
+    assert_eq!(backwards, list);
+    list
+}
+
+/// What a payment does to an account's free balance.
+fn change(payment: &PaymentView, account: Address) -> i128 {
+    let amount = i128::from(payment.amount.get());
+    let gives = !matches!(payment.kind, PaymentKind::Withdrawal | PaymentKind::Lock | PaymentKind::Bond);
+    let takes = !gives || payment.kind == PaymentKind::MatcherFee;
+    let given = if gives && payment.to == account { amount } else { 0 };
+    let taken = if takes && payment.from == account { amount } else { 0 };
+    given - taken
+}
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
@@ -93,8 +140,8 @@ proptest! {
     fn the_database_is_the_fold_of_the_canonical_chain(actions in actions()) {
         block_on(async {
             let mut lives = Vec::new();
-            for kind in KINDS {
-                let database = Database::new(kind).await;
+            for engine in ENGINES {
+                let database = Database::new(engine).await;
                 let mut chain = Chain::default();
                 for action in &actions {
                     act(&database.store, &mut chain, action).await;
@@ -102,7 +149,7 @@ proptest! {
                 }
                 let lived = dump(&database.location).await;
                 // One step or many, straight or by detours: the tables are the same, undo information included.
-                prop_assert_eq!(&dump(&Database::of(&chain, kind).await.location).await, &lived);
+                prop_assert_eq!(&dump(&Database::of(&chain, engine).await.location).await, &lived);
                 // And they follow from the stored events.
                 database.store.rebuild(|_, _| ()).await.unwrap();
                 prop_assert_eq!(&dump(&database.location).await, &lived);
@@ -116,6 +163,50 @@ proptest! {
     }
 
     #[test]
+    fn free_balances_are_what_payments_add_up_to(actions in actions(), limit in 1..7_u32) {
+        block_on(async {
+            let database = Database::new(if limit % 2 == 0 { Engine::Sqlite } else { Engine::Postgres }).await;
+            let mut chain = Chain::default();
+            for action in &actions {
+                act(&database.store, &mut chain, action).await;
+            }
+            let mut snapshot = database.store.snapshot().await.unwrap();
+            let all = payments(&mut snapshot, PaymentFilter::default(), limit).await;
+            let state = chain.state();
+            for (account, free) in &state.free {
+                let filter = PaymentFilter { account: Some(*account), ..PaymentFilter::default() };
+                let own = payments(&mut snapshot, filter, limit).await;
+                let wanted = all.iter().filter(|payment| [payment.from, payment.to].contains(account));
+                prop_assert_eq!(&own, &wanted.cloned().collect::<Vec<_>>());
+                prop_assert_eq!(own.iter().map(|payment| change(payment, *account)).sum::<i128>(), i128::from(free.get()));
+            }
+            for (id, known) in &state.deals {
+                let of_deal = |kind| PaymentFilter { kind: Some(kind), deal: Some(*id), account: None };
+                for (kind, sum) in [
+                    (PaymentKind::Hosting, known.paid),
+                    (PaymentKind::Refund, known.refunded),
+                    (PaymentKind::Lock, known.funded),
+                ] {
+                    let found = payments(&mut snapshot, of_deal(kind), limit).await;
+                    prop_assert_eq!(found.iter().map(|payment| payment.amount.get()).sum::<u64>(), sum.get());
+                }
+            }
+            for (hash, known) in &state.developer_offers {
+                let deployment = snapshot.deployment(*hash).await.unwrap().unwrap();
+                let runs = known.updated.as_ref().map_or((0, known.offer.artifact), |now| (now.version, now.artifact));
+                prop_assert_eq!((deployment.artifact_version, deployment.artifact), runs);
+                prop_assert_eq!(snapshot.developer_offer(*hash).await.unwrap().unwrap().updated, known.updated.clone());
+            }
+            for kind in KINDS {
+                let filter = PaymentFilter { kind: Some(kind), ..PaymentFilter::default() };
+                let wanted = all.iter().filter(|payment| payment.kind == kind);
+                prop_assert_eq!(payments(&mut snapshot, filter, limit).await, wanted.cloned().collect::<Vec<_>>());
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
     fn pages_in_either_order_are_the_whole_list(actions in actions(), limit in 1..7_u32) {
         block_on(async {
             let mut chain = Chain::default();
@@ -124,14 +215,14 @@ proptest! {
                     blocks.iter().for_each(|attempts| chain.mine(attempts));
                 }
             }
-            let kind = if limit % 2 == 0 { Kind::Sqlite } else { Kind::Postgres };
-            let database = Database::of(&chain, kind).await;
+            let engine = if limit % 2 == 0 { Engine::Sqlite } else { Engine::Postgres };
+            let database = Database::of(&chain, engine).await;
             let mut snapshot = database.store.snapshot().await.unwrap();
             for order in [Order::Asc, Order::Desc] {
                 let mut seen = Vec::new();
                 let mut after: Option<Cursor> = None;
                 loop {
-                    let page = snapshot.events(Part { limit, after, order }).await.unwrap();
+                    let page = snapshot.events(EventFilter::default(), Part { limit, after, order }).await.unwrap();
                     prop_assert!(page.items.len() <= limit as usize);
                     seen.extend(page.items.into_iter().map(|event| (event.block_number, event.log_index)));
                     // A cursor survives its text form.
@@ -154,8 +245,8 @@ proptest! {
 
 #[tokio::test]
 async fn nothing_is_applied_on_top_of_another_block() {
-    for kind in KINDS {
-        let database = Database::new(kind).await;
+    for engine in ENGINES {
+        let database = Database::new(engine).await;
         let mut chain = Chain::default();
         chain.mine(&[]);
         let input = ChainInput::Committed { blocks: chain.blocks.clone() };
@@ -171,8 +262,8 @@ async fn nothing_is_applied_on_top_of_another_block() {
 
 #[tokio::test]
 async fn a_failed_step_leaves_no_trace() {
-    for kind in KINDS {
-        let database = Database::new(kind).await;
+    for engine in ENGINES {
+        let database = Database::new(engine).await;
         let mut chain = Chain::default();
         chain.mine(&[]);
         chain.mine(&[]);
@@ -200,11 +291,11 @@ async fn a_failed_step_leaves_no_trace() {
 
 #[tokio::test]
 async fn final_blocks_are_not_taken_back() {
-    for kind in KINDS {
+    for engine in ENGINES {
         let mut chain = Chain::default();
         (0..5).for_each(|_| chain.mine(&[]));
         chain.finalized = Some(3);
-        let database = Database::of(&chain, kind).await;
+        let database = Database::of(&chain, engine).await;
         let old = chain.blocks[2..].iter().map(|block| block.block).collect();
         let input = ChainInput::Reorged { old, new: Vec::new() };
         let error = database.store.apply(&Step { follows: chain.last(), input, finalized: None }).await.unwrap_err();
@@ -217,10 +308,10 @@ async fn final_blocks_are_not_taken_back() {
 
 #[tokio::test]
 async fn a_reader_reads_and_does_not_write() {
-    for kind in KINDS {
+    for engine in ENGINES {
         let mut chain = Chain::default();
         chain.mine(&[]);
-        let database = Database::of(&chain, kind).await;
+        let database = Database::of(&chain, engine).await;
         let reader = Store::open_read_only(&database.location).await.unwrap();
         assert_eq!(reader.as_of().await.unwrap(), chain.last());
         assert!(matches!(reader.rebuild(|_, _| ()).await, Err(StoreError::ReadOnly)));

@@ -14,7 +14,7 @@ use common::{
     shutdown::Shutdown,
     state::MarketState,
 };
-use indexer::{Indexer, IndexerConfig, IndexerError};
+use indexer::{Indexer, IndexerConfig, IndexerError, Location};
 
 pub(crate) struct Scene {
     pub(crate) market: TestMarket,
@@ -99,7 +99,7 @@ impl Scene {
     }
 
     pub(crate) async fn indexer(&self, database: &Path, shutdown: &Shutdown) -> Result<Indexer, IndexerError> {
-        let config = config(database);
+        let config = config(database.to_owned());
         Indexer::start(self.market.reader.clone(), config, shutdown.clone()).await
     }
 
@@ -123,8 +123,8 @@ impl Scene {
     }
 }
 
-pub(crate) fn config(database: &Path) -> IndexerConfig {
-    IndexerConfig { poll_interval: Duration::from_millis(20), ..IndexerConfig::new(database.to_owned().into()) }
+pub(crate) fn config(database: impl Into<Location>) -> IndexerConfig {
+    IndexerConfig { poll_interval: Duration::from_millis(20), ..IndexerConfig::new(database.into()) }
 }
 
 fn supply(provider: Address, region: &str, endpoint: &str) -> ProviderOffer {

@@ -14,7 +14,7 @@ use indexer::{
     projection::rows::OpenedAt,
     view::{
         BalanceView, Cursor, DealCounts, DealView, Deployment, DeploymentDeal, DeveloperOfferView, MAX_LIMIT,
-        MarketView, ProviderOfferView, ProviderView, Totals, WideAtoms,
+        MarketView, ProviderOfferView, ProviderSummary, ProviderView, Totals, WideAtoms,
     },
 };
 use serde::Serialize;
@@ -252,6 +252,7 @@ impl<'a> Answers<'a> {
             live_replicas: known.live_replicas,
             end_epoch: known.end_epoch,
             cancelled: self.book.is_void(offer.developer, offer_hash, offer.nonce),
+            updated: known.updated.clone(),
             opened_at: opened_at(known.opened_at),
             offer,
         })
@@ -260,10 +261,13 @@ impl<'a> Answers<'a> {
     fn deployment(&self, hash: OfferHash) -> Option<Deployment> {
         let known = self.developer_offer(hash)?;
         let ids = self.book.deals_of.get(&hash).map(Vec::as_slice).unwrap_or_default();
+        let updated = known.updated.as_ref();
         Some(Deployment {
             developer_offer: hash,
             developer: known.offer.developer,
-            artifact: known.offer.artifact,
+            artifact: updated.map_or(known.offer.artifact, |updated| updated.artifact),
+            artifact_version: updated.map_or(0, |updated| updated.version),
+            opened_at: known.opened_at,
             replicas: known.offer.replicas,
             live_replicas: known.live_replicas,
             end_epoch: known.end_epoch,
@@ -302,15 +306,19 @@ impl<'a> Answers<'a> {
     fn provider(&self, provider: Address) -> ProviderView {
         let held = self.holdings.get(&provider).cloned().unwrap_or_default();
         let most = usize::try_from(MAX_LIMIT).unwrap_or(usize::MAX);
-        ProviderView {
+        let offers: Vec<_> = held.offers.iter().take(most).filter_map(|hash| self.provider_offer(*hash)).collect();
+        let first_seen_at = offers.first().map_or(OpenedAt { block: 0, log_index: 0 }, |first| first.opened_at);
+        let summary = ProviderSummary {
             provider,
             free: self.book.state.free_balance(provider),
             bonded: WideAtoms(held.bonded),
             earned: WideAtoms(held.earned),
             deals: held.deals,
             evictions: held.evictions,
-            offers: held.offers.iter().take(most).filter_map(|hash| self.provider_offer(*hash)).collect(),
-        }
+            offer_count: u64::try_from(held.offers.len()).unwrap_or(u64::MAX),
+            first_seen_at,
+        };
+        ProviderView { summary, offers }
     }
 
     fn totals(&self) -> Totals {

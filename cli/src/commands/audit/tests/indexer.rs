@@ -38,11 +38,8 @@ pub(super) struct LyingIndexer {
 impl LyingIndexer {
     /// An indexer of the scene's market that has read all of it.
     pub(super) async fn start(scene: &Scene, folder: &Path) -> Self {
-        let config = IndexerConfig {
-            database: folder.join("indexer.db").into(),
-            poll_interval: Duration::from_millis(20),
-            finality_depth: 64,
-        };
+        let mut config = IndexerConfig::new(folder.join("indexer.db").into());
+        config.poll_interval = Duration::from_millis(20);
         let indexer = Indexer::start(scene.market.reader.clone(), config, Shutdown::new()).await.unwrap();
         let head = scene.market.anvil.rpc().head().await.unwrap();
         reach(indexer.subscribe(), head.number).await;
