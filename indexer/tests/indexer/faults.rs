@@ -191,3 +191,25 @@ async fn two_hundred_reorganizations_leave_no_trace() {
         assert_eq!(Some(rows), cleanly.get(table), "{table}, seed {seed}");
     }
 }
+
+#[tokio::test]
+async fn connections_to_the_database_that_are_lost_lose_nothing() {
+    let scene = old_market().await;
+    let location = postgres().await;
+    let Location::Postgres(url) = &location else { unreachable!() };
+    let anvil = scene.market.anvil.url();
+    let indexer = indexer(&scene, &[&anvil], location.clone()).await;
+    for _ in 0..20 {
+        // In the middle of whatever is under way: commits follow each block.
+        scene.market.anvil.mine(3).await;
+        Postgres::shared().disconnect(url).await;
+        scene.market.anvil.reorg(2).await;
+    }
+    go_on(&scene).await;
+    scene.agrees(&indexer).await;
+    let folder = tempfile::tempdir().unwrap();
+    let clean: Location = folder.path().join("clean.db").into();
+    let once = self::indexer(&scene, &[&anvil], clean.clone()).await;
+    scene.agrees(&once).await;
+    assert_eq!(dump(&location).await, dump(&clean).await);
+}
