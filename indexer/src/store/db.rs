@@ -10,7 +10,8 @@ use std::{
 };
 
 use sqlx::{
-    Arguments, AssertSqlSafe, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction, Type,
+    Arguments, AssertSqlSafe, Connection as _, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    Type,
     migrate::MigrateError,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
@@ -99,7 +100,15 @@ impl Pool {
                     .create_if_missing(true)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Normal);
-                Ok(Self::Sqlite(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?))
+                // Where SQLite takes a transaction back by itself, as on a full disk, the driver's own attempt to do so fails
+                // and leaves it believing that one is open: no other could begin on that connection, ever.
+                let pool = SqlitePoolOptions::new().max_connections(1).after_release(|connection, _| {
+                    Box::pin(async move {
+                        connection.ping().await?;
+                        Ok(!connection.is_in_transaction())
+                    })
+                });
+                Ok(Self::Sqlite(pool.connect_with(options).await?))
             }
             Location::Postgres(url) => {
                 let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(BUSY_TIMEOUT);
