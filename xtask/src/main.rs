@@ -33,9 +33,9 @@ enum Task {
     #[command(subcommand, after_help = "Example:\n  cargo xtask bench gas")]
     Bench(Bench),
     /// Prove parts of the contracts with Halmos, which needs Python 3.11 or newer and is installed into `target/`.
-    #[command(after_help = "Examples:\n  cargo xtask prove\n  cargo xtask prove --only check_CostIsAdditive")]
+    #[command(after_help = "Examples:\n  cargo xtask prove\n  cargo xtask prove --only CostIsAdditive")]
     Prove {
-        /// Only proofs whose names match this regular expression.
+        /// Only proofs whose names, behind `check_`, match this regular expression.
         #[arg(long, value_name = "REGEX")]
         only: Option<String>,
     },

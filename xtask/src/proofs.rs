@@ -17,13 +17,21 @@ struct Verdict {
 impl Verdict {
     /// `[PASS] check_X() (paths: 3, …)`, `[FAIL] …`, `[TIMEOUT] …`, `[ERROR] …`, `WARNING … loop …`
     fn see(&mut self, line: &str) {
-        let line = line.trim();
+        let plain = plain(line);
+        let line = plain.trim();
         if line.starts_with("[PASS]") {
             self.passed = self.passed.saturating_add(1);
         } else if ["[FAIL]", "[TIMEOUT]", "[ERROR]", "WARNING", "ERROR"].iter().any(|word| line.starts_with(word)) {
             self.doubts.push(line.to_owned());
         }
     }
+}
+
+/// The line without the colours that Halmos gives it.
+fn plain(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or(part, |(_, rest)| rest))
 }
 
 /// Runs all proofs, or those whose names match the regular expression `only`.
@@ -89,7 +97,7 @@ mod checks {
         assert_eq!(verdict, Verdict { passed: 1, doubts: Vec::new() });
         verdict.see("WARNING  check_Something(uint256): paths have not been fully explored due to the loop bound: 2");
         verdict.see("\u{20}[FAIL] check_Other() (paths: 1)");
-        verdict.see("[TIMEOUT] check_Third() (paths: 1)");
+        verdict.see("\u{1b}[33m[TIMEOUT]\u{1b}[0m check_Third() (paths: 1)");
         assert_eq!(verdict.doubts.len(), 3);
     }
 }
