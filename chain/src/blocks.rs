@@ -95,9 +95,8 @@ impl MarketReader {
             }
         };
         if check == LogCheck::EveryBlock {
-            let links = headers.iter().zip(headers.iter().skip(1)).all(|(block, next)| next.follows(block));
             let last = self.headers([to]).await?;
-            require(links && last.last().map(Header::hash) == headers.last().map(Header::hash), to)?;
+            require(are_linked(&headers) && last.last().map(Header::hash) == headers.last().map(Header::hash), to)?;
             self.complete(&headers, &mut logs, &found.by).await?;
         }
         let parent_hash = headers.first().map_or(BlockHash::ZERO, |first| first.block_ref().parent_hash);
@@ -121,8 +120,7 @@ impl MarketReader {
         let found = self.rpc().headers(&numbers).await?;
         let headers: Vec<Header> = found.into_iter().map_while(|header| header).collect();
         let Some(last) = headers.last() else { return Ok(Vec::new()) };
-        let links = headers.iter().zip(headers.iter().skip(1)).all(|(block, next)| next.follows(block));
-        require(links, last.number())?;
+        require(are_linked(&headers), last.number())?;
         let (mut logs, by) = match self.logs_by_hash(&headers).await {
             // Nodes refuse blocks that they have dropped meanwhile.
             Err(error) if !error.is_transient() => {
@@ -267,6 +265,11 @@ impl MarketReader {
         let logs = receipts.into_iter().flat_map(|receipt| receipt.logs).filter(|log| log.address == address).collect();
         Ok(Some(logs::tidy(logs, &self.log_stats)?))
     }
+}
+
+/// Whether each block follows the one before.
+fn are_linked(headers: &[Header]) -> bool {
+    headers.iter().zip(headers.iter().skip(1)).all(|(block, next)| next.follows(block))
 }
 
 /// Whether a block seems to have more events than were found.

@@ -162,12 +162,6 @@ impl Rpc {
         Ok(self.blocks(&[number]).await?.into_iter().next().flatten())
     }
 
-    /// A block by hash, canonical or not; `None` where the node does not know it.
-    pub async fn block_with_hash(&self, hash: BlockHash) -> Result<Option<BlockRef>, ChainError> {
-        let header: Option<Header> = self.request("eth_getBlockByHash", (outward::word(hash.0), false)).await?;
-        Ok(header.map(|header| header.block_ref()))
-    }
-
     /// What an account has of the chain's own currency, in wei.
     pub async fn gas_balance(&self, account: Address) -> Result<u128, ChainError> {
         let balance: alloy::primitives::U256 =

@@ -1,9 +1,10 @@
 //! Chain → [`ChainInput`](crate::input::ChainInput).
 //!
-//! Final blocks cannot change, so they are fetched in windows, several at a time and ahead of what is committed. Above them every block is named by its
-//! hash and must link to the one before, so that blocks of two forks are never mixed: a node that is asked for a range by
-//! number may answer each half from another chain. Where the first new block does not link to the last committed one, the
-//! newest stored block that is still canonical is the fork point, and everything above it is replaced.
+//! Final blocks cannot change, so they are fetched in windows, several at a time and ahead of what is committed. Above
+//! them every block is named by its hash and must link to the one before, so that blocks of two forks are never mixed: a
+//! node that is asked for a range by number may answer each half from another chain. Where the first new block does not
+//! link to the last committed one, the newest stored block that is still canonical is the fork point, and everything
+//! above it is replaced.
 
 use chain::{ChainError, LogCheck, MarketReader};
 use common::event::{BlockRef, MarketBlock};
