@@ -152,7 +152,7 @@ abstract contract Claims is IMarketCore, Deals {
     /// @dev What is locked afterwards: as much as is wanted ahead, or what is left of an earlier lock when that is more.
     /// At least one epoch is wanted ahead, so that the lock reaches through the current one.
     function _plainLock(uint256 word, uint256 until, uint256 prepaidEpochs, uint256 paid)
-        private
+        internal
         pure
         returns (uint256 locked)
     {

@@ -187,7 +187,7 @@ abstract contract Deals is MarketBase {
     }
 
     /// @dev How far `funds` pay all epochs from `from` on.
-    function _reach(Deal memory item, Terms memory terms, uint256 from, uint256 funds) private pure returns (uint256) {
+    function _reach(Deal memory item, Terms memory terms, uint256 from, uint256 funds) internal pure returns (uint256) {
         unchecked {
             if (from < terms.priceFrom) {
                 uint256 old = (terms.priceFrom - from) * terms.oldPrice;
@@ -217,7 +217,7 @@ abstract contract Deals is MarketBase {
 
     /// @dev The same for epochs of one price, before `limit`.
     function _payServedAt(Deal memory item, address agent, uint256 current, uint256 limit, uint256 price, uint256 funds)
-        private
+        internal
         view
         returns (uint256 paid)
     {
@@ -251,7 +251,7 @@ abstract contract Deals is MarketBase {
     /// @dev Rules 3 and 4.
     /// @return toppedUp What the developer's free balance gives.
     function _renewLock(Deal memory item, Terms memory terms, uint256 current, uint256 funds, uint256 paid)
-        private
+        internal
         pure
         returns (uint256 toppedUp)
     {

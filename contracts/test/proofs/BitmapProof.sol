@@ -8,6 +8,7 @@ import {Proof} from "./Proof.sol";
 /// @notice Counting bits, and that the heads of words stay right.
 /// @dev That a word's number of bits is counted rightly is proved once. Where a proof needs it of a particular word it is
 /// assumed there, which spares the solver what it is slow at.
+/// @custom:halmos --panic-error-codes *
 contract BitmapProof is Proof {
     using EpochBitmap for EpochBitmap.Bitmap;
 

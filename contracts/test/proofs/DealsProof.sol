@@ -8,20 +8,9 @@ import {Proof, ProofStub, proofConfig} from "./Proof.sol";
 
 /// @notice What epochs cost, and what a deal that ends early gives back.
 /// @dev Products and quotients of two unknowns are what solvers are worst at: epochs are few here, and taken one by one.
+/// @custom:halmos --panic-error-codes *
 contract DealsProof is Proof, Deals {
     constructor() MarketBase(proofConfig(address(new ProofStub()))) {}
-
-    /// @dev Prices of 48 bits, five epochs, a change of price anywhere.
-    /// @custom:halmos --loop 6
-    function check_CostIsAdditive(uint48[2] memory prices, uint8[4] memory epochs) public pure {
-        uint256 from = _caseOf(epochs[0], 5);
-        uint256 middle = _caseOf(epochs[1], 5);
-        uint256 to = _caseOf(epochs[2], 5);
-        vm.assume(from <= middle && middle <= to);
-        (Deal memory item, Terms memory terms) = _priced(prices, _caseOf(epochs[3], 5));
-        uint256 parts = _cost(item, terms, from, middle) + _cost(item, terms, middle, to);
-        assert(parts == _cost(item, terms, from, to));
-    }
 
     /// @dev Prices of 48 bits, five epochs, a change of price anywhere.
     /// @custom:halmos --loop 6

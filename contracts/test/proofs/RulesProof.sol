@@ -7,6 +7,7 @@ import {ProviderOffer, Region} from "../../src/types/Types.sol";
 import {Proof} from "./Proof.sol";
 
 /// @notice Places and prices.
+/// @custom:halmos --panic-error-codes *
 contract RulesProof is Proof {
     using Regions for Region;
 

@@ -8,6 +8,7 @@ import {DealState, EndCause} from "../../src/types/Types.sol";
 import {Proof} from "./Proof.sol";
 
 /// @notice Words of storage hold what was put into them. Nothing is bounded but by the types and `OfferRules`.
+/// @custom:halmos --panic-error-codes *
 contract WordsProof is Proof {
     using DealWord for uint256;
     using DemandWord for uint256;
