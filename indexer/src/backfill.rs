@@ -17,11 +17,11 @@ use tokio_util::task::AbortOnDropHandle;
 /// Windows that are fetched or wait to be committed.
 const MAX_WINDOWS: usize = 4;
 /// Events that wait to be committed, with those expected of windows that are being fetched.
-const MAX_EVENTS: u64 = 20_000;
+const MAX_EVENTS: u64 = 30_000;
 /// Events that a window shall have.
-const WINDOW_EVENTS: u64 = 2_500;
+const WINDOW_EVENTS: u64 = 5_000;
 /// Events from which on a step takes no further window: enough for bulk writes to pay.
-const STEP_EVENTS: u64 = 5_000;
+const STEP_EVENTS: u64 = 20_000;
 /// Blocks of the first window, and of any: a window may be much denser than the one before.
 const FIRST_BLOCKS: u64 = 64;
 const LEAST_BLOCKS: u64 = 8;

@@ -7,7 +7,7 @@
 #[cfg(feature = "testing")]
 pub mod testing;
 
-use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, migrate::Migrator, sqlite::SqlitePoolOptions};
 
 /// The indexer's projection of the chain. It can be dropped and rebuilt at any time.
 pub static INDEXER: Migrator = sqlx::migrate!("./indexer");
@@ -17,6 +17,19 @@ pub static MATCHER: Migrator = sqlx::migrate!("./matcher");
 
 /// The provider agent's replicas, billing outbox and receipts.
 pub static AGENT: Migrator = sqlx::migrate!("./agent");
+
+/// Connections to a SQLite file that is written to.
+///
+/// Where SQLite takes a transaction back by itself, as on a full disk, the driver's own attempt to do so fails and leaves it
+/// believing that one is open: no other could begin on that connection, ever. Such a connection is not used again.
+pub fn sqlite_pool(max_connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(max_connections).after_release(|connection, _| {
+        Box::pin(async move {
+            connection.ping().await?;
+            Ok(!connection.is_in_transaction())
+        })
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use common::{
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
     Row, SqliteConnection, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use thiserror::Error;
 
@@ -131,7 +131,7 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             // A transaction that was recorded must still be known after a power cut.
             .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let pool = migrations::sqlite_pool(4).connect_with(options).await?;
         migrations::AGENT.run(&pool).await?;
         Ok(Self { pool })
     }

@@ -90,11 +90,11 @@ impl<S: RowSource> Ledger<'_, S> {
         self.payments.at(opened_at);
         match &placed.event {
             MarketEvent::Deposited { account, from, amount } => {
-                self.note(PaymentKind::Deposit, (*from, *account), *amount, None);
+                self.note(PaymentKind::Deposit, (*from, *account), *amount);
                 self.credit(*account, *amount).await
             }
             MarketEvent::Withdrawn { account, to, amount } => {
-                self.note(PaymentKind::Withdrawal, (*account, *to), *amount, None);
+                self.note(PaymentKind::Withdrawal, (*account, *to), *amount);
                 self.debit(*account, *amount).await
             }
             MarketEvent::ProviderOfferOpened { offer_hash, offer } => {
@@ -135,7 +135,7 @@ impl<S: RowSource> Ledger<'_, S> {
             }
             MarketEvent::MatcherPaid { developer_offer, matcher, amount } => {
                 let developer = self.developer_offer(*developer_offer).await?.offer.developer;
-                self.note(PaymentKind::MatcherFee, (developer, *matcher), *amount, None);
+                self.note(PaymentKind::MatcherFee, (developer, *matcher), *amount);
                 self.debit(developer, *amount).await?;
                 self.credit(*matcher, *amount).await
             }
@@ -158,8 +158,8 @@ impl<S: RowSource> Ledger<'_, S> {
         demand.end_epoch = Some(opened.end_epoch);
         self.put(RowKey::DeveloperOffer { hash: opened.developer_offer }, Row::DeveloperOffer(demand)).await?;
         self.resize(deal.provider_offer, Resources::default(), deal.size).await?;
-        self.note(PaymentKind::Lock, (deal.developer, deal.developer), opened.locked, Some(deal.id));
-        self.note(PaymentKind::Bond, (deal.provider, deal.provider), deal.bond, Some(deal.id));
+        self.note(PaymentKind::Lock, (deal.developer, deal.developer), opened.locked);
+        self.note(PaymentKind::Bond, (deal.provider, deal.provider), deal.bond);
         self.debit(deal.developer, opened.locked).await?;
         self.debit(deal.provider, deal.bond).await?;
         let row = DealRow { deal, funded: opened.locked, paid: Atoms::ZERO, refunded: Atoms::ZERO, opened_at };
@@ -187,7 +187,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.lock(*amount)?;
                 row.deal.paid_until = *paid_until;
                 row.deal.unfunded_since = None;
-                self.note(PaymentKind::Lock, (*from, row.deal.developer), *amount, Some(*deal_id));
+                self.note(PaymentKind::Lock, (*from, row.deal.developer), *amount);
                 self.put_deal(row).await?;
                 self.debit(*from, *amount).await
             }
@@ -202,8 +202,8 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.deal.unfunded_since = None;
                 self.put_deal(row).await?;
                 let payout = self.provider_offer(supply).await?.offer.payout;
-                self.note(PaymentKind::Hosting, (developer, payout), *paid, Some(*deal_id));
-                self.note(PaymentKind::Lock, (developer, developer), *topped_up, Some(*deal_id));
+                self.note(PaymentKind::Hosting, (developer, payout), *paid);
+                self.note(PaymentKind::Lock, (developer, developer), *topped_up);
                 self.debit(developer, *topped_up).await?;
                 self.credit(payout, *paid).await
             }
@@ -219,7 +219,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 let developer = row.deal.developer;
                 row.refund(*refunded)?;
                 row.deal.paid_until = *paid_until;
-                self.note(PaymentKind::Refund, (developer, developer), *refunded, Some(*deal_id));
+                self.note(PaymentKind::Refund, (developer, developer), *refunded);
                 self.put_deal(row).await?;
                 self.credit(developer, *refunded).await
             }
@@ -231,7 +231,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 row.deal.cause = Some(*cause);
                 row.deal.end_epoch = *end_epoch;
                 row.deal.paid_until = row.deal.paid_until.min(*end_epoch);
-                self.note(PaymentKind::Refund, (developer, developer), *refunded, Some(*deal_id));
+                self.note(PaymentKind::Refund, (developer, developer), *refunded);
                 self.put_deal(row).await?;
                 self.credit(developer, *refunded).await
             }
@@ -243,8 +243,8 @@ impl<S: RowSource> Ledger<'_, S> {
                 self.put_deal(row).await?;
                 self.release(&deal).await?;
                 let back = if *bond_to == deal.provider { PaymentKind::BondReturn } else { PaymentKind::BondForfeit };
-                self.note(PaymentKind::Refund, (deal.developer, deal.developer), *refunded, Some(*deal_id));
-                self.note(back, (deal.provider, *bond_to), *bond, Some(*deal_id));
+                self.note(PaymentKind::Refund, (deal.developer, deal.developer), *refunded);
+                self.note(back, (deal.provider, *bond_to), *bond);
                 self.credit(deal.developer, *refunded).await?;
                 self.credit(*bond_to, *bond).await
             }
@@ -265,7 +265,7 @@ impl<S: RowSource> Ledger<'_, S> {
             (PaymentKind::BondReturn, before.bond, changed.bond)
         };
         let moved = more.checked_sub(less).map_err(ProjectionError::money("bond", before.id))?;
-        self.note(kind, (before.provider, before.provider), moved, Some(before.id));
+        self.note(kind, (before.provider, before.provider), moved);
         self.credit(before.provider, before.bond).await?;
         self.debit(before.provider, changed.bond).await
     }
@@ -281,8 +281,8 @@ impl<S: RowSource> Ledger<'_, S> {
         self.resize(deal.provider_offer, deal.size, Resources::default()).await
     }
 
-    fn note(&mut self, kind: PaymentKind, sides: (Address, Address), amount: Atoms, deal: Option<DealId>) {
-        self.payments.note(kind, sides, amount, deal);
+    fn note(&mut self, kind: PaymentKind, sides: (Address, Address), amount: Atoms) {
+        self.payments.note(kind, sides, amount);
     }
 
     async fn credit(&mut self, account: Address, amount: Atoms) -> Result<(), S::Error> {

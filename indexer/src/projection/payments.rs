@@ -1,9 +1,6 @@
 //! Movements of money, noted while events are applied, for people who follow the money.
 
-use common::{
-    ids::{Address, DealId},
-    money::Atoms,
-};
+use common::{ids::Address, money::Atoms};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -85,8 +82,6 @@ pub struct Payment {
     pub to: Address,
     /// More than 0.
     pub amount: Atoms,
-    /// The deal that it is about.
-    pub deal: Option<DealId>,
 }
 
 /// Payments that nobody has taken yet.
@@ -103,16 +98,10 @@ impl Payments {
     }
 
     /// Nothing is noted where nothing moved.
-    pub(super) fn note(
-        &mut self,
-        kind: PaymentKind,
-        (from, to): (Address, Address),
-        amount: Atoms,
-        deal: Option<DealId>,
-    ) {
+    pub(super) fn note(&mut self, kind: PaymentKind, (from, to): (Address, Address), amount: Atoms) {
         let Some(at) = self.at.filter(|_| amount > Atoms::ZERO) else { return };
         let part = u8::from(self.noted.last().is_some_and(|last| last.at == at));
-        self.noted.push(Payment { at, part, kind, from, to, amount, deal });
+        self.noted.push(Payment { at, part, kind, from, to, amount });
     }
 
     pub(super) fn take(&mut self) -> Vec<Payment> {

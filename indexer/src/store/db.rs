@@ -10,10 +10,9 @@ use std::{
 };
 
 use sqlx::{
-    Arguments, AssertSqlSafe, Connection as _, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
-    Type,
+    Arguments, AssertSqlSafe, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction, Type,
     migrate::MigrateError,
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
@@ -100,14 +99,7 @@ impl Pool {
                     .create_if_missing(true)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Normal);
-                // Where SQLite takes a transaction back by itself, as on a full disk, the driver's own attempt to do so fails
-                // and leaves it believing that one is open: no other could begin on that connection, ever.
-                let pool = SqlitePoolOptions::new().max_connections(1).after_release(|connection, _| {
-                    Box::pin(async move {
-                        connection.ping().await?;
-                        Ok(!connection.is_in_transaction())
-                    })
-                });
+                let pool = migrations::sqlite_pool(1);
                 Ok(Self::Sqlite(pool.connect_with(options).await?))
             }
             Location::Postgres(url) => {
@@ -215,158 +207,6 @@ impl Tx {
     }
 }
 
-/// A table as rows are written to it.
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    /// In the order of the values of a row.
-    pub(super) columns: &'static [Column],
-}
-
-pub(super) struct Column {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    pub(super) role: Role,
-}
-
-/// Type of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Big,
-    Text,
-    Bool,
-}
-
-/// What happens to a column when a row is written that is there already. Tables without a key are only added to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// By it the row is known.
-    Key,
-    /// It never changes.
-    Fixed,
-    /// It is replaced.
-    Changing,
-}
-
-/// A [`Table`] as a constant: its name, and each column with its [`Kind`] and its [`Role`].
-macro_rules! table {
-    ($constant:ident, $name:literal, $($column:ident $kind:ident $role:ident),+ $(,)?) => {
-        const $constant: &$crate::store::db::Table = &$crate::store::db::Table {
-            name: $name,
-            columns: &[$($crate::store::db::Column {
-                name: stringify!($column),
-                kind: $crate::store::db::Kind::$kind,
-                role: $crate::store::db::Role::$role,
-            }),+],
-        };
-    };
-}
-pub(super) use table;
-
-impl Tx {
-    /// Writes rows, whose values follow each other in `values`; a row that is there already is replaced, as far as its
-    /// columns change.
-    pub(super) async fn put(&mut self, table: &Table, values: Vec<Value>) -> Result<(), StoreError> {
-        match self {
-            Self::Postgres(tx) => put_postgres(tx, table, &values).await,
-            Self::Sqlite(_) => {
-                let width = table.columns.len();
-                let mut values = values.into_iter().peekable();
-                while values.peek().is_some() {
-                    let left = values.len().checked_div(width).unwrap_or_default();
-                    // Statements of few lengths, so that SQLite finds each of them prepared.
-                    let rows = if left >= MAX_ROWS { MAX_ROWS } else { 1 << left.max(1).ilog2() };
-                    let mut statement = Statement::new("");
-                    statement.push(table.insertion()).push("VALUES ");
-                    for row in 0..rows {
-                        statement.push(if row == 0 { "(" } else { ", (" }).push_list(values.by_ref().take(width));
-                        statement.push(")");
-                    }
-                    statement.push(table.replacement());
-                    self.execute(statement).await?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The rows of `table` whose `columns` are one of `keys`.
-    pub(super) async fn fetch_keys<T: Record>(
-        &mut self,
-        table: &'static str,
-        columns: &'static str,
-        keys: Vec<Vec<Value>>,
-    ) -> Result<Vec<T>, StoreError> {
-        let mut found = Vec::new();
-        for keys in keys.chunks(MAX_ROWS) {
-            let Some(last) = keys.last() else { continue };
-            let mut query = Statement::new("");
-            query.push(format_args!("SELECT * FROM {table} WHERE ({columns}) IN (VALUES "));
-            // Of few lengths, as above: the last key is repeated.
-            let padded = keys.iter().chain(std::iter::repeat(last));
-            for (at, key) in padded.take(keys.len().next_power_of_two()).enumerate() {
-                query.push(if at == 0 { "(" } else { ", (" }).push_list(key.iter().cloned()).push(")");
-            }
-            query.push(")");
-            found.extend(self.fetch_all::<T>(query).await?);
-        }
-        Ok(found)
-    }
-}
-
-/// Rows of one statement.
-const MAX_ROWS: usize = 64;
-
-impl Table {
-    fn insertion(&self) -> String {
-        let names: Vec<_> = self.columns.iter().map(|column| column.name).collect();
-        format!("INSERT INTO {} ({}) ", self.name, names.join(", "))
-    }
-
-    fn replacement(&self) -> String {
-        let names = |role| {
-            let columns = self.columns.iter().filter(move |column| column.role == role);
-            columns.map(|column| column.name).collect::<Vec<_>>()
-        };
-        let keys = names(Role::Key);
-        if keys.is_empty() {
-            return String::new();
-        }
-        let changes: Vec<_> =
-            names(Role::Changing).into_iter().map(|name| format!("{name} = excluded.{name}")).collect();
-        let act = if changes.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", changes.join(", ")) };
-        format!(" ON CONFLICT ({}) DO {act}", keys.join(", "))
-    }
-}
-
-/// One statement for all rows: a column of values for each column of the table.
-async fn put_postgres(
-    tx: &mut Transaction<'static, Postgres>,
-    table: &Table,
-    values: &[Value],
-) -> Result<(), StoreError> {
-    let width = table.columns.len();
-    let mut arguments = PgArguments::default();
-    let mut columns = Vec::with_capacity(width);
-    for (at, column) in table.columns.iter().enumerate() {
-        let of_column = values.iter().skip(at).step_by(width);
-        let added = match column.kind {
-            Kind::Big => arguments.add(of_column.map(Value::as_big).collect::<Vec<_>>()),
-            Kind::Text => arguments.add(of_column.map(Value::as_text).collect::<Vec<_>>()),
-            Kind::Bool => arguments.add(of_column.map(Value::as_bool).collect::<Vec<_>>()),
-        };
-        added.map_err(sqlx::Error::Encode)?;
-        let array = match column.kind {
-            Kind::Big => "BIGINT[]",
-            Kind::Text => "TEXT[]",
-            Kind::Bool => "BOOLEAN[]",
-        };
-        columns.push(format!("${}::{array}", at.saturating_add(1)));
-    }
-    let sql = format!("{}SELECT * FROM UNNEST({}){}", table.insertion(), columns.join(", "), table.replacement());
-    sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **tx).await?;
-    Ok(())
-}
-
 /// What can be bound to a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
@@ -402,15 +242,15 @@ pub(super) struct Statement {
 }
 
 impl Value {
-    fn as_big(&self) -> Option<i64> {
+    pub(super) fn as_big(&self) -> Option<i64> {
         if let Self::Big(value) = self { *value } else { None }
     }
 
-    fn as_text(&self) -> Option<&str> {
+    pub(super) fn as_text(&self) -> Option<&str> {
         if let Self::Text(value) = self { value.as_deref() } else { None }
     }
 
-    fn as_bool(&self) -> Option<bool> {
+    pub(super) fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(*value) } else { None }
     }
 }
@@ -444,6 +284,16 @@ impl Statement {
     pub(super) fn push_list<V: Into<Value>>(&mut self, values: impl IntoIterator<Item = V>) -> &mut Self {
         for (at, value) in values.into_iter().enumerate() {
             self.push(if at == 0 { "" } else { ", " }).push_bind(value);
+        }
+        self
+    }
+
+    /// The same for SQLite alone, without numbers: the driver asks for the name of each numbered placeholder, and SQLite
+    /// looks through all of them for it, which is quadratic.
+    pub(super) fn push_unnumbered(&mut self, values: impl IntoIterator<Item = Value>) -> &mut Self {
+        for (at, value) in values.into_iter().enumerate() {
+            self.values.push(value);
+            self.push(if at == 0 { "?" } else { ", ?" });
         }
         self
     }

@@ -55,7 +55,7 @@ impl HappenedRecord {
     }
 }
 
-const HAPPENED: &str = "SELECT e.block_number, e.block_hash, b.timestamp, e.log_index, e.tx_hash, e.payload,
+const HAPPENED: &str = "SELECT e.block_number, b.hash AS block_hash, b.timestamp, e.log_index, e.tx_hash, e.payload,
        d.developer, d.provider, d.agent
      FROM events e JOIN blocks b ON b.number = e.block_number LEFT JOIN deals d ON d.deal_id = e.deal_id
      WHERE 1 = 1";
@@ -73,13 +73,14 @@ impl Snapshot {
 
     /// Place and block of the last event.
     pub async fn last_event(&mut self) -> Result<Option<(OpenedAt, BlockHash)>, StoreError> {
-        let query = "SELECT block_number, log_index, block_hash FROM events
-             ORDER BY block_number DESC, log_index DESC LIMIT 1";
+        let query = "SELECT e.block_number, e.log_index, b.hash
+             FROM events e JOIN blocks b ON b.number = e.block_number
+             ORDER BY e.block_number DESC, e.log_index DESC LIMIT 1";
         let found: Option<(i64, i64, String)> = self.read.fetch_optional(Statement::new(query)).await?;
         let place = |(block, log_index, hash): (i64, i64, String)| {
             let block = unsigned("events.block_number", block)?;
             let log_index = unsigned("events.log_index", log_index)?;
-            Ok((OpenedAt { block, log_index }, parse("events.block_hash", &hash)?))
+            Ok((OpenedAt { block, log_index }, parse("blocks.hash", &hash)?))
         };
         found.map(place).transpose()
     }

@@ -43,7 +43,7 @@ impl LoggedRecord {
     pub(super) fn into_domain(self) -> Result<Logged, StoreError> {
         Ok(Logged {
             block_number: unsigned("events.block_number", self.block_number)?,
-            block_hash: parse("events.block_hash", &self.block_hash)?,
+            block_hash: parse("blocks.hash", &self.block_hash)?,
             timestamp: unsigned("blocks.timestamp", self.timestamp)?,
             log_index: unsigned("events.log_index", self.log_index)?,
             tx_hash: parse("events.tx_hash", &self.tx_hash)?,
@@ -73,7 +73,8 @@ impl AttestationRecord {
     }
 }
 
-const ATTESTATIONS: &str = "SELECT a.agent, a.epoch, a.receipt_root, a.rolling_hash, e.block_number, e.block_hash,
+const ATTESTATIONS: &str =
+    "SELECT a.agent, a.epoch, a.receipt_root, a.rolling_hash, e.block_number, b.hash AS block_hash,
        b.timestamp, e.log_index, e.tx_hash
      FROM attestations a
      JOIN events e ON e.block_number = a.block_number AND e.log_index = a.log_index

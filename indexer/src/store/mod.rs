@@ -1,14 +1,17 @@
 //! The database: the projection's tables, written by one writer in one transaction a step, read in consistent snapshots.
 //!
-//! Layout: [`Store`] opens and hands out; `db` hides which database it is; `write` applies steps, takes blocks back and rebuilds; `rows` moves single rows;
-//! `records` and `convert` are the border between columns and domain; `snapshot`, `lists`, `providers`,
-//! `payments`, `history`, `feed` and `views` answer the API; `state` loads the whole market.
+//! Layout: [`Store`] opens and hands out; `db` hides which database it is, `bulk` how each takes many rows at a time;
+//! `write` applies steps, takes blocks back and rebuilds; `rows` moves single rows; `indexes` is what makes reading fast;
+//! `records` and `convert` are the border between columns and domain; `snapshot`, `lists`, `providers`, `payments`,
+//! `history`, `feed` and `views` answer the API; `state` loads the whole market.
 
+mod bulk;
 mod convert;
 mod db;
 mod error;
 mod feed;
 mod history;
+mod indexes;
 mod lists;
 mod payments;
 mod providers;
@@ -36,6 +39,10 @@ pub use self::{
 };
 use crate::input::Step;
 use common::{event::BlockRef, market::MarketTerms, state::MarketState};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// How far the projection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +59,8 @@ pub struct Store {
     readers: Pool,
     /// One connection; none when the database was opened for reading.
     writer: Option<Pool>,
+    /// Whether this process knows that readers have their indexes.
+    indexed: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -60,12 +69,16 @@ impl Store {
         let writer = Pool::writer(location).await?;
         let failed = |source| StoreError::Migrate { database: location.to_string(), source: Box::new(source) };
         writer.migrate().await.map_err(failed)?;
-        Ok(Self { readers: Pool::readers(location).await?, writer: Some(writer) })
+        Ok(Self::new(Pool::readers(location).await?, Some(writer)))
     }
 
     /// Opens the database of an indexer, which may be running, for reading only.
     pub async fn open_read_only(location: &Location) -> Result<Self, StoreError> {
-        Ok(Self { readers: Pool::readers(location).await?, writer: None })
+        Ok(Self::new(Pool::readers(location).await?, None))
+    }
+
+    fn new(readers: Pool, writer: Option<Pool>) -> Self {
+        Self { readers, writer, indexed: Arc::default() }
     }
 
     /// The whole market after the last committed block, in one consistent read.
@@ -116,16 +129,31 @@ impl Store {
     /// Applies a step: all of it or, on any error, nothing.
     pub async fn apply(&self, step: &Step) -> Result<Checkpoint, StoreError> {
         let mut write = self.writer()?.write().await?;
+        if step.follows.is_none() {
+            indexes::drop(&mut write).await?;
+            self.indexed.store(false, Ordering::Relaxed);
+        }
         let checkpoint = write::apply(&mut write, step).await?;
+        // No final blocks are left to fetch: from here on it is a block at a time.
+        let caught_up = checkpoint.block.map(|block| block.number) >= step.finalized;
+        let indexes = caught_up && !self.indexed.load(Ordering::Relaxed);
+        if indexes {
+            indexes::create(&mut write).await?;
+        }
         write.commit().await?;
+        if indexes {
+            self.indexed.store(true, Ordering::Relaxed);
+        }
         Ok(checkpoint)
     }
 
     /// Empties all tables that follow from events, and fills them again from the stored events. `progress` is told how many
-    /// of how many are done.
+    /// of how many are done. On PostgreSQL readers wait until it is.
     pub async fn rebuild(&self, progress: impl FnMut(u64, u64) + Send) -> Result<(), StoreError> {
         let mut write = self.writer()?.write().await?;
+        indexes::drop(&mut write).await?;
         write::rebuild(&mut write, progress).await?;
+        indexes::create(&mut write).await?;
         write.commit().await
     }
 

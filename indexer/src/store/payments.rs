@@ -4,8 +4,9 @@ use common::ids::{Address, DealId};
 
 use super::{
     Snapshot,
+    bulk::table,
     convert::{atoms, big, from_word, parse, unsigned, word},
-    db::{Statement, Tx, Value, table},
+    db::{Statement, Tx, Value},
     error::StoreError,
     history::LoggedRecord,
     lists::Listed,
@@ -21,7 +22,7 @@ use crate::{
 table!(
     PAYMENTS, "payments",
     block_number Big Fixed, log_index Big Fixed, part Big Fixed, kind Text Fixed, from_account Text Fixed,
-    to_account Text Fixed, amount Big Fixed, deal_id Text Fixed,
+    to_account Text Fixed, amount Big Fixed,
 );
 
 pub(super) async fn save(db: &mut Tx, payments: Vec<Payment>) -> Result<(), StoreError> {
@@ -35,7 +36,6 @@ pub(super) async fn save(db: &mut Tx, payments: Vec<Payment>) -> Result<(), Stor
             payment.from.to_string().into(),
             payment.to.to_string().into(),
             payment.amount.to_i64().into(),
-            payment.deal.map(|deal| deal.to_string()).into(),
         ]);
     }
     db.put(PAYMENTS, values).await
@@ -73,13 +73,13 @@ impl PaymentRecord {
             from: parse("payments.from_account", &self.from_account)?,
             to: parse("payments.to_account", &self.to_account)?,
             amount: atoms("payments.amount", self.amount)?,
-            deal_id: self.deal_id.map(|deal| parse("payments.deal_id", &deal)).transpose()?,
+            deal_id: self.deal_id.map(|deal| parse("events.deal_id", &deal)).transpose()?,
         })
     }
 }
 
-const FOUND: &str = "SELECT e.block_number, e.block_hash, b.timestamp, e.log_index, e.tx_hash, p.part,
-       p.kind AS payment_kind, p.from_account, p.to_account, p.amount, p.deal_id
+const FOUND: &str = "SELECT e.block_number, b.hash AS block_hash, b.timestamp, e.log_index, e.tx_hash, p.part,
+       p.kind AS payment_kind, p.from_account, p.to_account, p.amount, e.deal_id
      FROM payments p
      JOIN events e ON e.block_number = p.block_number AND e.log_index = p.log_index
      JOIN blocks b ON b.number = p.block_number

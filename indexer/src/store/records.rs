@@ -62,7 +62,7 @@ impl EventRecord {
         let event: MarketEvent = from_json("events.payload", &self.payload)?;
         Ok(PlacedEvent {
             block_number: unsigned("events.block_number", self.block_number)?,
-            block_hash: parse("events.block_hash", &self.block_hash)?,
+            block_hash: parse("blocks.hash", &self.block_hash)?,
             log_index: unsigned("events.log_index", self.log_index)?,
             tx_hash: parse("events.tx_hash", &self.tx_hash)?,
             event,

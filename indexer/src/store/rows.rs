@@ -8,8 +8,9 @@ use common::{
 };
 
 use super::{
+    bulk::{Role, Table, table},
     convert::{atoms, big, json, parse, unsigned, word},
-    db::{Role, Statement, Table, Tx, Value, table},
+    db::{Statement, Tx, Value},
     error::StoreError,
     records::{AttestationRecord, DealRecord, DeveloperOfferRecord, ProviderOfferRecord},
 };
@@ -25,13 +26,14 @@ impl RowSource for Rows<'_> {
     type Error = StoreError;
 
     async fn load(&mut self, keys: Vec<RowKey>) -> Result<HashMap<RowKey, Row>, StoreError> {
-        let mut wanted: HashMap<&'static str, Vec<Vec<Value>>> = HashMap::new();
+        let mut wanted: HashMap<&'static str, (&'static Table, Vec<Vec<Value>>)> = HashMap::new();
         for key in &keys {
-            wanted.entry(table_of(key).name).or_default().push(key_values(key));
+            let table = table_of(key);
+            wanted.entry(table.name).or_insert((table, Vec::new())).1.push(key_values(key));
         }
         let mut found = HashMap::with_capacity(keys.len());
-        for (table, keys) in wanted {
-            load_from(self.0, table, keys, &mut found).await?;
+        for (table, keys) in wanted.into_values() {
+            load_from(self.0, table, &keys, &mut found).await?;
         }
         Ok(found)
     }
@@ -94,50 +96,50 @@ fn key_values(key: &RowKey) -> Vec<Value> {
 
 async fn load_from(
     db: &mut Tx,
-    table: &'static str,
-    keys: Vec<Vec<Value>>,
+    table: &Table,
+    keys: &[Vec<Value>],
     found: &mut HashMap<RowKey, Row>,
 ) -> Result<(), StoreError> {
-    match table {
+    match table.name {
         "balances" => {
-            for (account, free) in db.fetch_keys::<(String, i64)>(table, "account", keys).await? {
+            for (account, free) in db.fetch_keys::<(String, i64)>(table, keys).await? {
                 let account = parse("balances.account", &account)?;
                 found.insert(RowKey::Balance { account }, Row::Balance(atoms("balances.free", free)?));
             }
         }
         "nonce_floors" => {
-            for (owner, floor) in db.fetch_keys::<(String, String)>(table, "owner", keys).await? {
+            for (owner, floor) in db.fetch_keys::<(String, String)>(table, keys).await? {
                 let owner = parse("nonce_floors.owner", &owner)?;
                 found.insert(RowKey::NonceFloor { owner }, Row::NonceFloor(parse("nonce_floors.floor", &floor)?));
             }
         }
         "cancelled_offers" => {
-            for (owner, offer) in db.fetch_keys::<(String, String)>(table, "owner, offer_hash", keys).await? {
+            for (owner, offer) in db.fetch_keys::<(String, String)>(table, keys).await? {
                 let owner: Address = parse("cancelled_offers.owner", &owner)?;
                 let offer: OfferHash = parse("cancelled_offers.offer_hash", &offer)?;
                 found.insert(RowKey::Cancelled { owner, offer }, Row::Cancelled);
             }
         }
         "provider_offers" => {
-            for record in db.fetch_keys::<ProviderOfferRecord>(table, "offer_hash", keys).await? {
+            for record in db.fetch_keys::<ProviderOfferRecord>(table, keys).await? {
                 let hash = parse("provider_offers.offer_hash", &record.offer_hash)?;
                 found.insert(RowKey::ProviderOffer { hash }, Row::ProviderOffer(Box::new(record.into_domain()?)));
             }
         }
         "developer_offers" => {
-            for record in db.fetch_keys::<DeveloperOfferRecord>(table, "offer_hash", keys).await? {
+            for record in db.fetch_keys::<DeveloperOfferRecord>(table, keys).await? {
                 let hash = parse("developer_offers.offer_hash", &record.offer_hash)?;
                 found.insert(RowKey::DeveloperOffer { hash }, Row::DeveloperOffer(Box::new(record.into_domain()?)));
             }
         }
         "deals" => {
-            for record in db.fetch_keys::<DealRecord>(table, "deal_id", keys).await? {
+            for record in db.fetch_keys::<DealRecord>(table, keys).await? {
                 let row = record.into_domain()?;
                 found.insert(RowKey::Deal { id: row.deal.id }, Row::Deal(Box::new(row)));
             }
         }
         "attestations" => {
-            for record in db.fetch_keys::<AttestationRecord>(table, "agent, epoch", keys).await? {
+            for record in db.fetch_keys::<AttestationRecord>(table, keys).await? {
                 let agent = parse("attestations.agent", &record.agent)?;
                 let epoch = Epoch(unsigned("attestations.epoch", record.epoch)?);
                 found.insert(RowKey::Attestation { agent, epoch }, Row::Attestation(record.into_domain()?));

@@ -33,7 +33,8 @@ pub(super) const DEALS: &str = "SELECT d.*, p.offer AS hosted_under
      WHERE 1 = 1";
 
 /// Events; conditions are added with `AND`.
-pub(super) const EVENTS: &str = "SELECT e.block_number, e.block_hash, b.timestamp, e.log_index, e.tx_hash, e.payload
+pub(super) const EVENTS: &str =
+    "SELECT e.block_number, b.hash AS block_hash, b.timestamp, e.log_index, e.tx_hash, e.payload
      FROM events e JOIN blocks b ON b.number = e.block_number
      WHERE 1 = 1";
 
@@ -141,7 +142,7 @@ impl Snapshot {
         let view = |found: LoggedEvent| {
             Ok(EventView {
                 block_number: unsigned("events.block_number", found.block_number)?,
-                block_hash: parse("events.block_hash", &found.block_hash)?,
+                block_hash: parse("blocks.hash", &found.block_hash)?,
                 timestamp: unsigned("blocks.timestamp", found.timestamp)?,
                 log_index: unsigned("events.log_index", found.log_index)?,
                 tx_hash: parse("events.tx_hash", &found.tx_hash)?,

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use common::event::{BlockRef, MarketBlock, PlacedEvent};
 
 use super::{
-    Checkpoint, bound_terms, checkpoint,
+    Checkpoint, bound_terms,
+    bulk::table,
+    checkpoint,
     convert::{big, from_json, json, unsigned},
-    db::{Statement, Tx, Value, table},
+    db::{Statement, Tx, Value},
     error::StoreError,
     payments,
     records::{BlockRecord, EventRecord},
@@ -23,7 +25,7 @@ use crate::{
 };
 
 /// Events that are projected at once when the projection is rebuilt.
-const REBUILD_EVENTS: i64 = 5_000;
+const REBUILD_EVENTS: i64 = 20_000;
 
 /// Applies `step` and says where the projection is then. The caller commits.
 pub(super) async fn apply(db: &mut Tx, step: &Step) -> Result<Checkpoint, StoreError> {
@@ -108,7 +110,8 @@ async fn blocks_with_events(db: &mut Tx, after: i64) -> Result<Vec<MarketBlock>,
         wanted
     });
     let Some(last) = records.last().map(|record| record.number) else { return Ok(Vec::new()) };
-    let query = "SELECT * FROM events WHERE block_number > $1 AND block_number <= $2 ORDER BY block_number, log_index";
+    let query = "SELECT e.*, b.hash AS block_hash FROM events e JOIN blocks b ON b.number = e.block_number
+         WHERE e.block_number > $1 AND e.block_number <= $2 ORDER BY e.block_number, e.log_index";
     let events: Vec<EventRecord> = db.fetch_all(Statement::new(query).bind(after).bind(last)).await?;
     let mut events = events.into_iter().peekable();
     let mut blocks = Vec::with_capacity(records.len());
@@ -159,8 +162,8 @@ table!(
 );
 table!(
     EVENTS, "events",
-    block_hash Text Fixed, log_index Big Fixed, block_number Big Fixed, tx_hash Text Fixed, kind Text Fixed,
-    deal_id Text Fixed, payload Text Fixed,
+    block_number Big Fixed, log_index Big Fixed, tx_hash Text Fixed, kind Text Fixed, deal_id Text Fixed,
+    payload Text Fixed,
 );
 table!(UNDO, "undo", block_number Big Fixed, row_key Text Fixed, row_before Text Fixed);
 
@@ -184,11 +187,10 @@ async fn record(db: &mut Tx, added: &[MarketBlock]) -> Result<(), StoreError> {
     db.put(EVENTS, events).await
 }
 
-fn event_values(event: &PlacedEvent) -> Result<[Value; 7], StoreError> {
+fn event_values(event: &PlacedEvent) -> Result<[Value; 6], StoreError> {
     Ok([
-        event.block_hash.to_string().into(),
-        big("log index", event.log_index)?.into(),
         big("block number", event.block_number)?.into(),
+        big("log index", event.log_index)?.into(),
         event.tx_hash.to_string().into(),
         kind::of(&event.event).to_owned().into(),
         kind::deal_of(&event.event).map(|id| id.to_string()).into(),

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 const TABLES: [(&str, &str, &str); 13] = [
     ("checkpoint", "block_number finalized_number", "id"),
     ("blocks", "number hash parent_hash timestamp event_count", "number"),
-    ("events", "block_hash log_index block_number tx_hash kind deal_id payload", "block_number, log_index"),
+    ("events", "block_number log_index tx_hash kind deal_id payload", "block_number, log_index"),
     ("undo", "block_number row_key row_before", "block_number, row_key"),
     ("balances", "account free", "account"),
     ("nonce_floors", "owner floor", "owner"),
@@ -33,11 +33,7 @@ const TABLES: [(&str, &str, &str); 13] = [
         "deal_id",
     ),
     ("attestations", "agent epoch receipt_root rolling_hash block_number log_index", "agent, epoch"),
-    (
-        "payments",
-        "block_number log_index part kind from_account to_account amount deal_id",
-        "block_number, log_index, part",
-    ),
+    ("payments", "block_number log_index part kind from_account to_account amount", "block_number, log_index, part"),
 ];
 
 /// Rows by table.
@@ -67,4 +63,18 @@ pub(crate) async fn dump(database: &Location) -> Dump {
         dump.insert(table, rows);
     }
     dump
+}
+
+/// Names of all indexes.
+pub(crate) async fn indexes(database: &Location) -> Vec<String> {
+    match database {
+        Location::Sqlite(path) => {
+            let mut db = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+            sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'index'").fetch_all(&mut db).await.unwrap()
+        }
+        Location::Postgres(url) => {
+            let mut db = PgConnection::connect(url).await.unwrap();
+            sqlx::query_scalar("SELECT indexname::TEXT FROM pg_indexes").fetch_all(&mut db).await.unwrap()
+        }
+    }
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::{
-    dump::dump,
+    dump::{self, dump},
     history::{Action, Chain, actions, terms},
 };
 
@@ -320,5 +320,32 @@ async fn a_reader_reads_and_does_not_write() {
             Location::Postgres(url) => Location::Postgres(url.replace("/d", "/missing")),
         };
         assert!(Store::open_read_only(&missing).await.is_err());
+    }
+}
+
+/// What readers need indexes for is fast once the chain's final blocks are all there, and not made row by row before.
+#[tokio::test]
+async fn readers_have_their_indexes_once_the_final_blocks_are_there() {
+    for engine in ENGINES {
+        let database = Database::new(engine).await;
+        let mut chain = Chain::default();
+        for number in 0..6 {
+            chain.mine(&[]);
+            let blocks = chain.blocks[number..].to_vec();
+            let follows = number.checked_sub(1).map(|before| chain.blocks[before].block);
+            let step = Step { follows, input: ChainInput::Committed { blocks }, finalized: Some(4) };
+            database.store.apply(&step).await.unwrap();
+            let indexes = dump::indexes(&database.location).await;
+            let height = chain.blocks[number].block.number;
+            assert_eq!(indexes.iter().any(|name| name == "events_deal"), height >= 4, "{engine:?} at {height}");
+        }
+        // A database that is filled anew is filled without them again, and rebuilt it has them.
+        database.store.rebuild(|_, _| ()).await.unwrap();
+        assert!(dump::indexes(&database.location).await.contains(&"payments_to".to_owned()));
+        database.store.forget().await.unwrap();
+        database.store.bind(&terms()).await.unwrap();
+        let input = ChainInput::Committed { blocks: chain.blocks[..2].to_vec() };
+        database.store.apply(&Step { follows: None, input, finalized: Some(4) }).await.unwrap();
+        assert!(!dump::indexes(&database.location).await.contains(&"payments_to".to_owned()));
     }
 }

@@ -31,7 +31,7 @@ const DEVELOPERS: usize = 4;
 /// Offers that are signed and matched in an epoch.
 const MATCHES_PER_EPOCH: u64 = 20;
 /// Deals that live at a time; older ones are cancelled.
-const LIVE_DEALS: usize = 900;
+const LIVE_DEALS: usize = 1_200;
 
 /// A market with a past.
 pub(crate) struct Workload {
@@ -58,14 +58,16 @@ struct Builder {
 pub(crate) async fn build(events: u64, blocks: u64) -> anyhow::Result<Workload> {
     ensure!(blocks >= 40 && events >= blocks, "a workload has at least 40 blocks, and an event in each");
     let mut builder = Builder::start().await?;
-    let per_block = events.div_ceil(blocks);
+    let usual = events.div_ceil(blocks);
     while builder.blocks < blocks {
         let left = events.saturating_sub(builder.events);
+        // What is due by now: blocks of attestations have few events, and leave more to the others.
+        let due = left.div_ceil(blocks.saturating_sub(builder.blocks));
         let last = builder.blocks.saturating_add(1) == blocks;
-        if last || left <= blocks.saturating_sub(builder.blocks) {
-            builder.deposits(if last { left } else { 1 }).await?;
+        if last || due <= 1 || due > usual.saturating_mul(2) {
+            builder.deposits(due).await?;
         } else {
-            builder.step(per_block).await?;
+            builder.step(due).await?;
         }
         if builder.blocks.is_multiple_of(200) {
             eprintln!("{} of {blocks} blocks, {} of {events} events", builder.blocks, builder.events);

@@ -17,10 +17,10 @@ use crate::tools;
 pub(crate) fn services(name: &str, options: &[String]) -> anyhow::Result<()> {
     tools::install_node_packages()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // All packages with their features at once, as the tests are built: nothing is compiled twice.
-    let build = ["build", "--release", "--workspace", "--bin", "bench", "--message-format", "json-render-diagnostics"];
+    // Built as the tests are, all packages with their features at once: nothing is compiled twice.
+    let build = "test --no-run --release --workspace --bench services --message-format json-render-diagnostics";
     let output = Command::new(cargo)
-        .args(build)
+        .args(build.split(' '))
         .current_dir(tools::root())
         .stderr(Stdio::inherit())
         .output()
@@ -29,9 +29,9 @@ pub(crate) fn services(name: &str, options: &[String]) -> anyhow::Result<()> {
     let built = String::from_utf8(output.stdout)?;
     let messages = built.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let program = messages
-        .filter(|message| message.pointer("/target/name").is_some_and(|name| name == "bench"))
+        .filter(|message| message.pointer("/target/name").is_some_and(|name| name == "services"))
         .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-        .context("cargo built no program called bench")?;
+        .context("cargo built no program called services")?;
     let mut bench = Command::new(program);
     bench.arg(name).args(options).current_dir(tools::root()).env("WHARFAGE_ANVIL", tools::foundry("anvil")?);
     tools::run(&mut bench)

@@ -1,0 +1,49 @@
+//! Indexes that only serve readers. While a long history is fetched there are none: one that is made of a filled table
+//! costs a fraction of one that grows row by row.
+
+use super::{
+    db::{Statement, Tx},
+    error::StoreError,
+};
+
+/// Each with what stands before and behind its name.
+const INDEXES: [(&str, &str, &str); 16] = [
+    ("INDEX", "events_deal", "events (deal_id, block_number, log_index) WHERE deal_id IS NOT NULL"),
+    ("INDEX", "events_kind", "events (kind, block_number, log_index)"),
+    ("INDEX", "payments_from", "payments (from_account, block_number, log_index, part)"),
+    // Money that only changes its purpose is found by the index above.
+    ("INDEX", "payments_to", "payments (to_account, block_number, log_index, part) WHERE to_account <> from_account"),
+    ("INDEX", "attestations_place", "attestations (block_number, log_index)"),
+    ("INDEX", "attestations_epoch", "attestations (epoch, block_number, log_index)"),
+    ("UNIQUE INDEX", "provider_offers_place", "provider_offers (opened_block, opened_log_index)"),
+    ("INDEX", "provider_offers_provider", "provider_offers (provider, opened_block, opened_log_index)"),
+    ("UNIQUE INDEX", "developer_offers_place", "developer_offers (opened_block, opened_log_index)"),
+    ("INDEX", "developer_offers_developer", "developer_offers (developer, opened_block, opened_log_index)"),
+    ("UNIQUE INDEX", "deals_place", "deals (opened_block, opened_log_index)"),
+    ("INDEX", "deals_developer_offer", "deals (developer_offer, opened_block, opened_log_index)"),
+    ("INDEX", "deals_developer", "deals (developer, opened_block, opened_log_index)"),
+    ("INDEX", "deals_provider", "deals (provider, opened_block, opened_log_index)"),
+    ("INDEX", "deals_agent", "deals (agent, opened_block, opened_log_index)"),
+    // Ended deals pile up; those that are not are what everyone asks for.
+    ("INDEX", "deals_open", "deals (developer_offer) WHERE state <> 'ended'"),
+];
+
+/// Makes those that are missing.
+pub(super) async fn create(db: &mut Tx) -> Result<(), StoreError> {
+    for (kind, name, on) in INDEXES {
+        let mut create = Statement::new("CREATE ");
+        create.push(kind).push(" IF NOT EXISTS ").push(name).push(" ON ").push(on);
+        db.execute(create).await?;
+    }
+    Ok(())
+}
+
+/// Takes away those that there are.
+pub(super) async fn drop(db: &mut Tx) -> Result<(), StoreError> {
+    for (_, name, _) in INDEXES {
+        let mut drop = Statement::new("DROP INDEX IF EXISTS ");
+        drop.push(name);
+        db.execute(drop).await?;
+    }
+    Ok(())
+}
