@@ -1,11 +1,12 @@
 //! Where the market is and whose key signs: options that many commands share.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use chain::{Key, MarketReader, OfferDomain, Rpc, TxReceipt, TxSender};
+use chain::{ChainError, EndpointLimits, Key, MarketReader, OfferDomain, Rpc, TxReceipt, TxSender};
 use clap::Args;
 use common::{
+    clock::SystemClock,
     deal::DealRef,
     ids::{DealId, OfferHash},
     market::MarketTerms,
@@ -53,6 +54,37 @@ pub(crate) struct RpcArgs {
         value_delimiter = ','
     )]
     pub(crate) rpc: Vec<String>,
+}
+
+/// What the nodes are trusted with, for those who ask much of them.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EndpointArgs {
+    /// Requests a second to one endpoint, as its provider allows; 0 for no limit
+    #[arg(long, value_name = "REQUESTS", default_value_t = 0)]
+    rpc_rate: u32,
+    /// Seconds that one request to an endpoint may take before the next endpoint is asked
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    rpc_timeout: u64,
+    /// Blocks that an endpoint may be behind another one before it is left
+    #[arg(long, value_name = "BLOCKS", default_value_t = 8)]
+    rpc_max_lag: u64,
+    /// Seconds that an endpoint's head may stand still while another's moves before it is left
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    rpc_max_still: u64,
+}
+
+impl EndpointArgs {
+    /// A client that keeps to these limits.
+    pub(crate) fn client(&self, rpc: &RpcArgs) -> Result<Rpc, ChainError> {
+        let limits = EndpointLimits {
+            timeout: Duration::from_secs(self.rpc_timeout),
+            requests_per_second: self.rpc_rate,
+            max_lag_blocks: self.rpc_max_lag,
+            max_still: Duration::from_secs(self.rpc_max_still),
+            ..EndpointLimits::default()
+        };
+        Rpc::with_limits(&rpc.rpc, limits, Arc::new(SystemClock))
+    }
 }
 
 /// Whose account.

@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
-use chain::{LogCheck, MarketReader, Rpc};
+use chain::{LogCheck, MarketReader};
 use clap::{Args, Subcommand};
 use common::{http::joint_operator_routes, ids::Address, shutdown};
 use indexer::{Indexer, IndexerConfig, Location, Store};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::connection::RpcArgs;
+use super::connection::{EndpointArgs, RpcArgs};
 use crate::output::Output;
 
 /// What an indexer's operator can do.
@@ -40,11 +40,13 @@ pub(crate) struct DatabaseArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   wharfage indexer run --rpc http://127.0.0.1:8545 --market 0x5FbDB2315678afecb367f032d93F642f64180aa3
-  wharfage indexer run --rpc https://one.example,https://two.example --market 0x5FbD… \\
+  wharfage indexer run --rpc https://one.example,https://two.example --rpc-rate 25 --market 0x5FbD… \\
     --database postgres://wharfage:secret@db.example/wharfage --listen 0.0.0.0:8080")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     rpc: RpcArgs,
+    #[command(flatten)]
+    endpoints: EndpointArgs,
     /// The Market contract
     #[arg(long, value_name = "ADDRESS", env = "WHARFAGE_MARKET")]
     market: Address,
@@ -91,7 +93,7 @@ pub(crate) async fn run(command: IndexerCommand, output: &Output) -> anyhow::Res
 
 impl RunArgs {
     async fn run(self, output: &Output) -> anyhow::Result<()> {
-        let reader = MarketReader::connect(Rpc::new(&self.rpc.rpc)?, self.market, self.deployed_at).await?;
+        let reader = MarketReader::connect(self.endpoints.client(&self.rpc)?, self.market, self.deployed_at).await?;
         let listener = TcpListener::bind(self.listen).await.with_context(|| {
             format!("cannot listen on {}: stop what listens there, or choose another port", self.listen)
         })?;

@@ -20,6 +20,8 @@ use super::error::StoreError;
 
 /// How long a statement waits for another process's lock, and a reader for a free connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the writer of a SQLite file keeps of it in memory, in SQLite's words: kibibytes are negative.
+const WRITER_CACHE_KIB: &str = "-12288";
 /// Readers at a time; further ones wait.
 const MAX_READERS: u32 = 8;
 
@@ -98,7 +100,11 @@ impl Pool {
                 let options = sqlite(path)
                     .create_if_missing(true)
                     .journal_mode(SqliteJournalMode::Wal)
-                    .synchronous(SqliteSynchronous::Normal);
+                    .synchronous(SqliteSynchronous::Normal)
+                    // Bulk writes touch more pages than the 2 MiB that SQLite keeps by itself, each of which is then written
+                    // and read again before the commit.
+                    .page_size(8_192)
+                    .pragma("cache_size", WRITER_CACHE_KIB);
                 let pool = migrations::sqlite_pool(1);
                 Ok(Self::Sqlite(pool.connect_with(options).await?))
             }

@@ -25,7 +25,7 @@ use self::{
     },
     replay::Replay,
 };
-use super::connection::{DEFAULT_API, RpcArgs};
+use super::connection::{DEFAULT_API, EndpointArgs, RpcArgs};
 use crate::{
     client::ApiClient,
     output::{AuditFailed, Output, UsageError},
@@ -91,6 +91,8 @@ pub(crate) struct AuditArgs {
     limit: usize,
     #[command(flatten)]
     rpc: RpcArgs,
+    #[command(flatten)]
+    endpoints: EndpointArgs,
 }
 
 /// Audits and answers. Whatever keeps it from being done is one kind of failure.
@@ -101,7 +103,7 @@ pub(crate) async fn run(args: AuditArgs, output: &Output) -> anyhow::Result<Exit
 }
 
 async fn audit(args: &AuditArgs, output: &Output) -> anyhow::Result<Report> {
-    let rpc = Rpc::new(&args.rpc.rpc)?;
+    let rpc = args.endpoints.client(&args.rpc)?;
     let market = match args.market {
         Some(market) => market,
         None => market_of(args, output).await?,
