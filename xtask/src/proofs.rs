@@ -49,6 +49,8 @@ pub(crate) fn run(only: Option<&str>) -> anyhow::Result<()> {
         .env("FOUNDRY_OUT", "out/proofs")
         .env("FOUNDRY_CACHE_PATH", "cache/proofs")
         .env("FOUNDRY_DYNAMIC_TEST_LINKING", "false")
+        // Milliseconds for one question: answers take seconds, but a busy machine is no reason for a proof to fail.
+        .args(["--solver-timeout-assertion", "1200000"])
         .args(["--match-contract", "Proof$", "--forge-build-out", "out/proofs", "--no-status"]);
     if let Some(only) = only {
         halmos.args(["--match-test", only]);
