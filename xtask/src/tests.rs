@@ -74,9 +74,8 @@ fn rust(totals: &mut Totals) -> anyhow::Result<Vec<&'static str>> {
     let guests = tools::root().join("tests/guests");
     tools::run(Command::new("bash").arg(guests.join("build.sh"))).context("the sample workers cannot be built")?;
     // With the release profile of the product itself, so that everything is built once.
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--release", "--workspace", "--no-fail-fast"]).current_dir(tools::root());
-    cargo.env("WHARFAGE_ANVIL", tools::foundry("anvil")?);
+    let mut cargo = tools::cargo();
+    cargo.args(["test", "--release", "--workspace", "--no-fail-fast"]).env("WHARFAGE_ANVIL", tools::foundry("anvil")?);
     let green = tools::run_watched(&mut cargo, |line| totals.see_cargo(line))?;
     Ok(if green { Vec::new() } else { vec!["cargo test"] })
 }

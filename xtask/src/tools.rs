@@ -49,6 +49,20 @@ pub(crate) fn foundry(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// Cargo, as from a shell. `cargo xtask` gives its child the variables of the package `xtask`; build scripts that watch
+/// them (`ring`'s does) would make this cargo compile everything above them anew.
+pub(crate) fn cargo() -> Command {
+    const ABOUT_THE_PACKAGE: [&str; 3] = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_"];
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| ABOUT_THE_PACKAGE.iter().any(|start| name.starts_with(start))) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Runs a program with its output passed through; fails when it fails.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown = shown(command);

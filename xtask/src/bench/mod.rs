@@ -16,12 +16,10 @@ use crate::tools;
 /// Builds the measurements of the services and runs the one called `name`, which writes its figures itself.
 pub(crate) fn services(name: &str, options: &[String]) -> anyhow::Result<()> {
     tools::install_node_packages()?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Built as the tests are, all packages with their features at once: nothing is compiled twice.
     let build = "test --no-run --release --workspace --bench services --message-format json-render-diagnostics";
-    let output = Command::new(cargo)
+    let output = tools::cargo()
         .args(build.split(' '))
-        .current_dir(tools::root())
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
