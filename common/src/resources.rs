@@ -53,7 +53,12 @@ impl Prices {
             self.per_gib_epoch,
             1_000,
         ));
-        u64::try_from(sum.div_euclid(1_024_000)).map_err(|_| MoneyError::TooLarge).and_then(Atoms::new)
+        // Nearly always 64 bits are enough, and dividing those is several times faster.
+        let ask = match u64::try_from(sum) {
+            Ok(sum) => Ok(sum.div_euclid(1_024_000)),
+            Err(_) => u64::try_from(sum.div_euclid(1_024_000)),
+        };
+        ask.map_err(|_| MoneyError::TooLarge).and_then(Atoms::new)
     }
 }
 

@@ -15,18 +15,19 @@ use common::{
     state::MarketState,
 };
 use futures::{StreamExt, stream};
+use matching::{
+    feasible,
+    ledger::Ledger,
+    samples::{self, TIME, atoms},
+    scan,
+    snapshot::{Demand, Inputs, PendingFill, Signed, Snapshot, Supply},
+};
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
 
 use crate::{
-    domain::{
-        engine, feasible,
-        ledger::Ledger,
-        samples::{self, TIME, atoms},
-        snapshot::{Demand, Inputs, PendingFill, Signed, Snapshot, Supply},
-    },
     metrics::Metrics,
     relay::Relay,
     store::{Proposed, Store, TxStatus},
@@ -154,8 +155,8 @@ async fn sender_of(market: &TestMarket, account: Address) -> TxSender {
     market.sender_of(&key_of(market, account)).await
 }
 
-fn proposals(plan: &engine::Plan<'_>) -> Vec<MatchProposal> {
-    let proposal = |planned: &engine::PlannedMatch<'_>| MatchProposal {
+fn proposals(plan: &scan::Plan<'_>) -> Vec<MatchProposal> {
+    let proposal = |planned: &scan::PlannedMatch<'_>| MatchProposal {
         developer: planned.demand.offer.clone(),
         developer_signature: planned.demand.signature.clone(),
         providers: planned
@@ -176,7 +177,7 @@ async fn the_contract_opens_every_planned_deal_and_agrees_on_every_pair() {
     let matcher = market.sender(18).await;
     let before = fold(&market).await;
     let planned_on = snapshot(&market, &before, matcher.address(), crowd.developers.clone(), crowd.providers.clone());
-    let plan = engine::plan(&planned_on, 100);
+    let plan = scan::plan(&planned_on, 100);
     assert!(plan.matches.len() >= 5 && plan.fills() > plan.matches.len(), "a dull market: {} fills", plan.fills());
     let receipt = matcher.send(&calls::match_offers(market.market, &proposals(&plan))).await.unwrap();
     let skipped: Vec<_> = receipt

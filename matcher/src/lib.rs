@@ -1,9 +1,9 @@
 //! Pairs developer offers with provider offers, explains what finds no pair, and relays matches to the chain. It is trusted
 //! with nothing: the contract checks every term of every match again, and anybody may run another matcher.
 //!
-//! Layout: [`domain`] decides, without I/O; `tick` is the loop that asks it after every block and `relay` the outbox of
-//! what it sends; `store` is the database; `api` is the developers' web API with [`artifacts`] behind it, whose files
-//! [`component`] judges; `view` is the market as all of them see it; `run` wires it all together.
+//! Layout: the crate [`matching`] decides, without I/O; `tick` is the loop that asks it after every block and `relay`
+//! the outbox of what it sends; `store` is the database; `api` is the developers' web API with [`artifacts`] behind it,
+//! whose files [`component`] judges; `view` is the market as all of them see it; `run` wires it all together.
 
 #[cfg(test)]
 mod against_chain;
@@ -11,7 +11,6 @@ mod api;
 pub mod artifacts;
 pub mod component;
 mod config;
-pub mod domain;
 mod error;
 mod health;
 mod metrics;

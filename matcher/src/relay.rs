@@ -12,9 +12,9 @@ use common::{
     event::{MarketEvent, Reason},
     ids::OfferHash,
 };
+use matching::snapshot::PendingFill;
 
 use crate::{
-    domain::snapshot::PendingFill,
     error::MatcherError,
     metrics::Metrics,
     store::{FillOutcome, Outcome, Proposed, Store, TxRecord, TxStatus},

@@ -5,17 +5,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chain::{Call, ChainError, MatchProposal, calls, eip712};
 use common::{clock::SharedClock, epoch::Epoch, event::BlockRef, ids::DealId, shutdown::Shutdown};
+use matching::{
+    ends::{self, Due},
+    scan::{self, PlannedMatch},
+    snapshot::PendingFill,
+};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
 use crate::{
-    domain::{
-        ends::{self, Due},
-        engine::{self, PlannedMatch},
-        snapshot::PendingFill,
-    },
     error::MatcherError,
     health::Health,
     metrics::Metrics,
@@ -101,7 +101,7 @@ impl Loop {
         let (planning, max_fills) = (Arc::clone(view), self.max_fills);
         // The plan borrows the snapshot, so the proposals are made where it is.
         let planned = tokio::task::spawn_blocking(move || {
-            let plan = engine::plan(&planning.snapshot, max_fills);
+            let plan = scan::plan(&planning.snapshot, max_fills);
             plan.matches.iter().map(Planned::of).collect::<Vec<_>>()
         });
         let mut planned = planned.await.map_err(|_| MatcherError::Aborted)?;

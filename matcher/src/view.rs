@@ -20,16 +20,16 @@ use common::{
     state::{MarketState, Place},
 };
 use indexer::view::AsOf;
+use matching::{
+    explain::{Explanation, Outlook, QuotedReplica},
+    feasible,
+    ledger::Ledger,
+    scan,
+    snapshot::{Conditions, Demand, Inputs, PendingFill, Snapshot},
+};
 use tokio::sync::Mutex;
 
 use crate::{
-    domain::{
-        engine,
-        explain::{Explanation, Outlook, QuotedReplica},
-        feasible,
-        ledger::Ledger,
-        snapshot::{Conditions, Demand, Inputs, PendingFill, Snapshot},
-    },
     error::MatcherError,
     store::{SignedOffers, Store},
 };
@@ -153,7 +153,7 @@ impl Views {
                 pending: &pending,
                 held: &held,
             });
-            let plan = engine::plan(&snapshot, usize::MAX);
+            let plan = scan::plan(&snapshot, usize::MAX);
             let planned = plan.matches.iter().map(|planned| planned.demand.hash).collect();
             let residual = plan.ledger;
             let as_of = state.as_of.map(|block| AsOf::new(block, finalized));
@@ -190,7 +190,7 @@ impl View {
     /// before it do.
     fn with_outlook<T>(&self, demand: &Demand, look: impl FnOnce(Outlook<'_>) -> T) -> T {
         if self.planned.contains(&demand.hash) {
-            let before = engine::plan_until(&self.snapshot, usize::MAX, |other| other.hash == demand.hash);
+            let before = scan::plan_until(&self.snapshot, usize::MAX, |other| other.hash == demand.hash);
             return look(Outlook::new(&self.snapshot, &before.ledger));
         }
         look(Outlook::new(&self.snapshot, &self.residual))

@@ -10,6 +10,10 @@ use common::{
     offer::{DeveloperOffer, ProviderOffer},
 };
 use indexer::view::AsOf;
+use matching::{
+    explain::{Explanation, QuotedReplica},
+    snapshot::Demand,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -17,10 +21,6 @@ use super::{
     offers::explained,
     request::{self, Body},
     submit,
-};
-use crate::domain::{
-    explain::{Explanation, QuotedReplica},
-    snapshot::Demand,
 };
 use crate::view::View;
 

@@ -14,15 +14,15 @@ use common::{
     resources::Resources,
 };
 use indexer::view::AsOf;
+use matching::{
+    explain::Explanation,
+    feasible,
+    snapshot::{Demand, Supply},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, request};
 use crate::{
-    domain::{
-        explain::Explanation,
-        feasible,
-        snapshot::{Demand, Supply},
-    },
     store::{Kind, StoredOffer, TxStatus},
     view::{OfferStatus, View},
 };

@@ -6,6 +6,7 @@ use common::{
     ids::{Address, OfferHash},
     offer::{DeveloperOffer, ProviderOffer},
 };
+use matching::snapshot::Signed;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{FromRow, SqliteConnection};
 
@@ -13,7 +14,6 @@ use super::{
     Store, StoreError,
     convert::{bytes, from_json, id, signed, to_json, unsigned},
 };
-use crate::domain::snapshot::Signed;
 
 /// Which side of the market.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -283,8 +283,9 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use matching::samples::{account, hash, provider_offer};
+
     use super::*;
-    use crate::domain::samples::{account, hash, provider_offer};
 
     const LIMITS: OfferLimits = OfferLimits { open: 2, open_per_owner: 2 };
 

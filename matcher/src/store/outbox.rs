@@ -7,6 +7,7 @@ use common::{
     event::Reason,
     ids::{DealId, OfferHash, TxHash},
 };
+use matching::snapshot::PendingFill;
 use serde::Serialize;
 use sqlx::{FromRow, SqliteConnection};
 
@@ -14,7 +15,6 @@ use super::{
     Store, StoreError,
     convert::{corrupt, from_json, id, signed, to_json, unsigned},
 };
-use crate::domain::snapshot::PendingFill;
 
 /// Longest time that a refused demand is left alone, in blocks.
 const MAX_HOLD_BLOCKS: u64 = 256;

@@ -18,11 +18,7 @@ pub(crate) fn services(name: &str, options: &[String]) -> anyhow::Result<()> {
     tools::install_node_packages()?;
     // Built as the tests are, all packages with their features at once: nothing is compiled twice.
     let build = "test --no-run --release --workspace --bench services --message-format json-render-diagnostics";
-    let output = tools::cargo()
-        .args(build.split(' '))
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+    let output = tools::cargo().args(build.split(' ')).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the measurements cannot be built ({})", output.status);
     let built = String::from_utf8(output.stdout)?;
     let messages = built.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -2,15 +2,15 @@
 //! that anyone can replay a match.
 //!
 //! Layout: [`snapshot`] is what is known at a block, [`ledger`] what fills change of it, [`feasible`] the one predicate,
-//! [`engine`] the continuous matching, [`explain`] the reasons and ways out for a demand that finds no host,
-//! [`ends`] the deals that anybody may end now.
+//! [`scan`] the rule of continuous matching in its plainest form, [`explain`] the reasons and ways out for a demand that
+//! finds no host, [`ends`] the deals that anybody may end now.
 
 pub mod ends;
-pub mod engine;
 pub mod explain;
 pub mod feasible;
 pub mod ledger;
+pub mod scan;
 pub mod snapshot;
 
-#[cfg(test)]
-pub(crate) mod samples;
+#[cfg(any(test, feature = "testing"))]
+pub mod samples;

@@ -17,9 +17,9 @@ use serde::Serialize;
 pub use self::trial::Change;
 use self::{relax::Dimension, trial::Trial};
 use super::{
-    engine,
     feasible::{self, Reasons},
     ledger::Ledger,
+    scan,
     snapshot::{Conditions, Demand, Snapshot, Supply},
 };
 
@@ -123,8 +123,8 @@ impl<'a> Outlook<'a> {
         if feasible::demand_is_blocked(self.conditions, self.ledger, demand).is_some() {
             return Vec::new();
         }
-        let fills = engine::place(self.conditions, self.ledger, demand, self.supplies);
-        if !engine::reaches_minimum(self.ledger, demand, fills.len()) {
+        let fills = scan::place(self.conditions, self.ledger, demand, self.supplies);
+        if !scan::reaches_minimum(self.ledger, demand, fills.len()) {
             return Vec::new();
         }
         fills
@@ -151,7 +151,7 @@ impl<'a> Outlook<'a> {
             .collect();
         let trial = Trial::new(self, demand, &failing);
         let placeable_replicas = trial.placeable();
-        let starts = engine::reaches_minimum(self.ledger, demand, placeable_replicas);
+        let starts = scan::reaches_minimum(self.ledger, demand, placeable_replicas);
         let matchable = blocked.is_none() && placeable_replicas > 0 && starts;
         let is_full = blocked == Some(Reason::ReplicasFull);
         let is_placed = blocked.is_none() && trial.is_satisfied(demand.offer.replicas);

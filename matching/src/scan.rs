@@ -2,7 +2,8 @@
 //! provider, ties by order of registration. The developer pays the ask and its limit is only a limit, so that nobody
 //! gains by overstating it.
 //!
-//! This form scans all supplies for every demand. An index by price can replace [`place`] without changing an answer.
+//! This form scans all supplies for every demand: short enough to be seen to be right. [`crate::engine`] gives the same
+//! answers from an index and is held against this one.
 
 use super::{
     feasible,
@@ -155,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::samples;
+    use crate::samples;
 
     /// The rule, as a person would carry it out: for each missing replica look through everything for the cheapest
     /// host, enter it, and take all of it back where the minimum is not reached.

@@ -98,7 +98,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::domain::samples::{account, atoms, developer_offer, hash, provider_offer, terms};
+    use crate::samples::{account, atoms, developer_offer, hash, provider_offer, terms};
 
     const DEAL: DealId = DealId([9; 32]);
 

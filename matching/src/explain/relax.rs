@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use common::{event::Reason, feature::FeatureSet, money::Atoms, offer::MAX_REGIONS, region::Region};
 
 use super::trial::{Change, Trial};
-use crate::domain::feasible::Reasons;
+use crate::feasible::Reasons;
 
 /// Bytes that name a continent, a country and a site: the prefixes to try.
 const PREFIXES: [usize; 3] = [8, 4, 2];

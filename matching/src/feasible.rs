@@ -4,7 +4,7 @@
 use common::{event::Reason, money::Atoms, resources::Resources};
 
 use super::{
-    ledger::{FillCost, Ledger},
+    ledger::{FillCost, Ledger, Placement},
     snapshot::{Conditions, Demand, Supply},
 };
 
@@ -68,7 +68,7 @@ struct Case<'a> {
 }
 
 /// Says whether a demand fails the check.
-type DemandCheck = fn(&Conditions, &Ledger, &Demand) -> bool;
+type DemandCheck = fn(&Conditions, Placement, &Demand) -> bool;
 /// Says whether a supply fails the check.
 type SupplyCheck = fn(&Conditions, &Supply) -> bool;
 /// Says whether a pair fails the check.
@@ -87,8 +87,8 @@ const DEMAND_CHECKS: [(Reason, DemandCheck); 7] = [
     (Reason::MatcherNotNamed, |conditions, _, demand| {
         !demand.offer.matcher.is_zero() && demand.offer.matcher != conditions.matcher
     }),
-    (Reason::TermOver, |conditions, ledger, demand| remaining_epochs(conditions, ledger, demand) == 0),
-    (Reason::ReplicasFull, |_, ledger, demand| ledger.placement(demand.hash).live_replicas >= demand.offer.replicas),
+    (Reason::TermOver, |conditions, placement, demand| remaining_under(conditions, placement, demand) == 0),
+    (Reason::ReplicasFull, |_, placement, demand| placement.live_replicas >= demand.offer.replicas),
 ];
 
 /// What concerns the provider offer alone, in the contract's order.
@@ -152,13 +152,22 @@ impl<'a> Case<'a> {
 
 /// Epochs that a deal opened now would be billed for; 0 when the term is over.
 pub fn remaining_epochs(conditions: &Conditions, ledger: &Ledger, demand: &Demand) -> u32 {
-    demand.offer.remaining_epochs(conditions.start_epoch(), ledger.placement(demand.hash).end_epoch)
+    remaining_under(conditions, ledger.placement(demand.hash), demand)
+}
+
+/// As [`remaining_epochs`], for a demand of which so much is placed.
+pub fn remaining_under(conditions: &Conditions, placement: Placement, demand: &Demand) -> u32 {
+    demand.offer.remaining_epochs(conditions.start_epoch(), placement.end_epoch)
 }
 
 /// What a fill would cost; `None` when that exceeds what money can represent.
 pub fn cost(conditions: &Conditions, ledger: &Ledger, demand: &Demand, supply: &Supply) -> Option<FillCost> {
     let ask = supply.offer.ask(demand.offer.size)?;
-    let remaining = remaining_epochs(conditions, ledger, demand);
+    cost_at(conditions, ask, remaining_epochs(conditions, ledger, demand), demand)
+}
+
+/// What a fill at this ask would cost with `remaining` epochs to go; `None` when that exceeds what money can represent.
+pub fn cost_at(conditions: &Conditions, ask: Atoms, remaining: u32, demand: &Demand) -> Option<FillCost> {
     let lock = conditions.terms.lock(ask, demand.offer.prepaid_epochs, remaining).ok()?;
     let lock = lock.checked_add(demand.offer.matcher_fee).ok()?;
     let bond = conditions.terms.bond(ask).ok()?;
@@ -167,7 +176,12 @@ pub fn cost(conditions: &Conditions, ledger: &Ledger, demand: &Demand, supply: &
 
 /// Why the demand as such is refused, whoever would host it.
 pub fn demand_is_blocked(conditions: &Conditions, ledger: &Ledger, demand: &Demand) -> Option<Reason> {
-    DEMAND_CHECKS.iter().find(|(_, fails)| fails(conditions, ledger, demand)).map(|(reason, _)| *reason)
+    demand_is_blocked_under(conditions, ledger.placement(demand.hash), demand)
+}
+
+/// As [`demand_is_blocked`], for a demand of which so much is placed.
+pub fn demand_is_blocked_under(conditions: &Conditions, placement: Placement, demand: &Demand) -> Option<Reason> {
+    DEMAND_CHECKS.iter().find(|(_, fails)| fails(conditions, placement, demand)).map(|(reason, _)| *reason)
 }
 
 /// Why the supply as such is refused, whoever asks.

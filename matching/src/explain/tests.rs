@@ -4,9 +4,9 @@ use common::feature::FeatureSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{
-    engine,
+use crate::{
     samples::{self, atoms, developer_offer, market, provider_offer, region},
+    scan,
 };
 
 fn explain(snapshot: &Snapshot) -> Explanation {
@@ -54,7 +54,7 @@ fn carry_out(snapshot: &mut Snapshot, change: &Change) {
 fn planned(snapshot: &Snapshot) -> usize {
     let mut alone = snapshot.clone();
     alone.demands.truncate(1);
-    engine::plan(&alone, usize::MAX).fills()
+    scan::plan(&alone, usize::MAX).fills()
 }
 
 proptest! {
@@ -111,7 +111,7 @@ proptest! {
         let explanation = explain(&market);
         let demand = &market.demands[0];
         let refused = market.supplies.iter().filter(|supply| {
-            crate::domain::feasible::pair_is_refused(&market.conditions, &market.ledger, demand, supply).is_err()
+            crate::feasible::pair_is_refused(&market.conditions, &market.ledger, demand, supply).is_err()
         });
         prop_assert_eq!(explanation.reasons.iter().map(|count| count.first).sum::<usize>(), refused.count());
     }

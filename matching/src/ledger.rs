@@ -78,6 +78,26 @@ impl Ledger {
         self.hosted.contains(&(developer_offer, provider))
     }
 
+    /// All free balances, in order of the accounts.
+    pub fn balances(&self) -> impl Iterator<Item = (Address, Atoms)> {
+        self.free.iter().map(|(account, free)| (*account, *free))
+    }
+
+    /// What deals hold of each provider offer, in order of the hashes.
+    pub fn used_capacity(&self) -> impl Iterator<Item = (OfferHash, Resources)> {
+        self.used.iter().map(|(offer, used)| (*offer, *used))
+    }
+
+    /// How much of each developer offer is placed, in order of the hashes.
+    pub fn placements(&self) -> impl Iterator<Item = (OfferHash, Placement)> {
+        self.placements.iter().map(|(offer, placement)| (*offer, *placement))
+    }
+
+    /// Who hosts or has hosted what, in order.
+    pub fn hosted_pairs(&self) -> impl Iterator<Item = (OfferHash, Address)> {
+        self.hosted.iter().copied()
+    }
+
     /// Adds to a free balance, up to what money can represent.
     pub fn deposit(&mut self, account: Address, amount: Atoms) {
         let sum = self.free(account).checked_add(amount).unwrap_or(Atoms::MAX);
@@ -111,17 +131,34 @@ impl Ledger {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Ledger {
-    pub(crate) fn set_free(&mut self, account: Address, atoms: Atoms) {
+    /// Sets a free balance.
+    pub fn set_free(&mut self, account: Address, atoms: Atoms) {
         self.free.insert(account, atoms);
     }
 
-    pub(crate) fn set_used(&mut self, provider_offer: OfferHash, used: Resources) {
+    /// Sets what deals hold of a provider offer.
+    pub fn set_used(&mut self, provider_offer: OfferHash, used: Resources) {
         self.used.insert(provider_offer, used);
     }
 
-    pub(crate) fn set_hosted(&mut self, developer_offer: OfferHash, provider: Address, end_epoch: Epoch) {
+    /// Sets how much of a developer offer is placed.
+    pub fn set_placement(&mut self, developer_offer: OfferHash, placement: Placement) {
+        self.placements.insert(developer_offer, placement);
+    }
+
+    /// Sets whether an account has hosted a replica.
+    pub fn set_host(&mut self, developer_offer: OfferHash, provider: Address, hosted: bool) {
+        if hosted {
+            self.hosted.insert((developer_offer, provider));
+        } else {
+            self.hosted.remove(&(developer_offer, provider));
+        }
+    }
+
+    /// Adds a replica that lives until `end_epoch`.
+    pub fn set_hosted(&mut self, developer_offer: OfferHash, provider: Address, end_epoch: Epoch) {
         self.hosted.insert((developer_offer, provider));
         let placement = self.placements.entry(developer_offer).or_default();
         placement.live_replicas = placement.live_replicas.saturating_add(1);

@@ -1,6 +1,6 @@
 //! Small, crowded markets for tests: few accounts, places and sizes, so that every check is often the one that decides.
 
-#![expect(clippy::arithmetic_side_effects, reason = "tests")]
+#![expect(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "part of tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,34 +17,40 @@ use common::{
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
-use super::{
+use crate::{
     ledger::Ledger,
     snapshot::{Conditions, Demand, Snapshot, Supply},
 };
 
-pub(crate) const TIME: u64 = 10_000;
+/// When it is, in seconds since 1970.
+pub const TIME: u64 = 10_000;
 const PLACES: [&str; 6] = ["eu-de-fra1", "eu-de-ber1", "eu-fr-par1", "na-us-nyc1", "na-us-sfo1", "ap-jp-tyo1"];
 const PREFIXES: [&str; 6] = ["eu", "eu-de", "eu-fr-par1", "na-us", "ap", "sa"];
 
-pub(crate) fn atoms(amount: u64) -> Atoms {
+/// An amount.
+pub fn atoms(amount: u64) -> Atoms {
     Atoms::new(amount).unwrap()
 }
 
-pub(crate) fn account(number: u8) -> Address {
+/// An account by its number.
+pub fn account(number: u8) -> Address {
     Address([number; 20])
 }
 
-pub(crate) fn hash(kind: u8, number: usize) -> OfferHash {
+/// An offer hash: kind 1 for demands, 2 for supplies.
+pub fn hash(kind: u8, number: usize) -> OfferHash {
     let mut bytes = [kind; 32];
-    bytes[31] = u8::try_from(number).unwrap();
+    bytes[28..].copy_from_slice(&u32::try_from(number).unwrap().to_be_bytes());
     OfferHash(bytes)
 }
 
-pub(crate) fn region(text: &str) -> Region {
+/// A region by its text.
+pub fn region(text: &str) -> Region {
     text.parse().unwrap()
 }
 
-pub(crate) fn terms() -> MarketTerms {
+/// A market's constants.
+pub fn terms() -> MarketTerms {
     MarketTerms {
         chain_id: 31_337,
         market: account(200),
@@ -62,7 +68,7 @@ pub(crate) fn terms() -> MarketTerms {
 }
 
 /// A modest offer that any provider of [`supply`] takes.
-pub(crate) fn developer_offer() -> DeveloperOffer {
+pub fn developer_offer() -> DeveloperOffer {
     DeveloperOffer {
         developer: account(1),
         artifact: Digest([7; 32]),
@@ -85,7 +91,8 @@ pub(crate) fn developer_offer() -> DeveloperOffer {
     }
 }
 
-pub(crate) fn provider_offer(provider: u8, price_per_vcpu: u64) -> ProviderOffer {
+/// An offer of a machine in Frankfurt that asks for its CPU alone.
+pub fn provider_offer(provider: u8, price_per_vcpu: u64) -> ProviderOffer {
     ProviderOffer {
         provider: account(provider),
         agent: account(provider.wrapping_add(50)),
@@ -102,7 +109,7 @@ pub(crate) fn provider_offer(provider: u8, price_per_vcpu: u64) -> ProviderOffer
 }
 
 /// A market in which everybody is rich; offers have the order in which they are given.
-pub(crate) fn market(developers: Vec<DeveloperOffer>, providers: Vec<ProviderOffer>) -> Snapshot {
+pub fn market(developers: Vec<DeveloperOffer>, providers: Vec<ProviderOffer>) -> Snapshot {
     let terms = terms();
     let mut ledger = Ledger::default();
     for number in 0..=120 {
@@ -136,7 +143,8 @@ fn any_size() -> impl Strategy<Value = Resources> {
     (1_u32..8, 1_u32..8).prop_map(|(cpu, gib)| Resources { milli_cpu: cpu * 250, memory_mib: gib * 512 })
 }
 
-pub(crate) fn any_developer_offer() -> impl Strategy<Value = DeveloperOffer> {
+/// Any developer offer, void ones too.
+pub fn any_developer_offer() -> impl Strategy<Value = DeveloperOffer> {
     let regions = vec(select(PREFIXES.to_vec()), 0..3);
     let lists = (vec(10_u8..18, 0..6), vec(10_u8..18, 0..2), any::<bool>());
     let wants = (1_u16..4, 0_u16..3, 1_u64..400, 1_u32..12, 0_u32..6);
@@ -171,7 +179,8 @@ pub(crate) fn any_developer_offer() -> impl Strategy<Value = DeveloperOffer> {
     )
 }
 
-pub(crate) fn any_provider_offer() -> impl Strategy<Value = ProviderOffer> {
+/// Any provider offer, void ones too.
+pub fn any_provider_offer() -> impl Strategy<Value = ProviderOffer> {
     let place = prop_oneof![20 => select(PLACES.to_vec()), 1 => Just("eu")];
     let valid_until = prop_oneof![8 => Just(TIME + 50), 1 => Just(TIME - 1)];
     // Account 1 is a developer too.
@@ -191,7 +200,7 @@ pub(crate) fn any_provider_offer() -> impl Strategy<Value = ProviderOffer> {
 }
 
 /// A random market with some capacity used, some replicas placed, some offers void and some accounts poor.
-pub(crate) fn any_market() -> impl Strategy<Value = Snapshot> {
+pub fn any_market() -> impl Strategy<Value = Snapshot> {
     let balances = vec(prop_oneof![1 => 0_u64..300, 2 => 1_000_u64..10_000], 8);
     let placed = vec((0_usize..8, 10_u8..17, 0_u32..6), 0..4);
     let used = vec((0_usize..12, any_size()), 0..4);
@@ -222,7 +231,7 @@ pub(crate) fn any_market() -> impl Strategy<Value = Snapshot> {
                 market.conditions.cancelled.extend(owner);
             }
             let conditions = market.conditions.clone();
-            market.supplies.retain(|supply| super::feasible::supply_is_void(&conditions, supply).is_none());
+            market.supplies.retain(|supply| crate::feasible::supply_is_void(&conditions, supply).is_none());
             market
         },
     )

@@ -4,10 +4,10 @@ use common::{event::Reason, feature::FeatureSet, ids::OfferHash, money::Atoms, r
 use serde::Serialize;
 
 use super::{Outlook, Suggestion};
-use crate::domain::{
-    engine::{self, Fill},
+use crate::{
     feasible::Reasons,
     ledger::Ledger,
+    scan::{self, Fill},
     snapshot::{Demand, Supply},
 };
 
@@ -194,7 +194,7 @@ impl<'a> Trial<'a> {
     }
 
     fn blocked(&self) -> Option<Reason> {
-        crate::domain::feasible::demand_is_blocked(self.outlook.conditions, self.ledger(), &self.demand)
+        crate::feasible::demand_is_blocked(self.outlook.conditions, self.ledger(), &self.demand)
     }
 
     /// Supplies that fail nothing but what the changes, or those of `also`, may have lifted.
@@ -206,7 +206,7 @@ impl<'a> Trial<'a> {
 
     pub(super) fn fills(&self) -> Vec<Fill<'a>> {
         let supplies = self.relevant(Reasons::default());
-        engine::place(self.outlook.conditions, self.ledger(), &self.demand, supplies)
+        scan::place(self.outlook.conditions, self.ledger(), &self.demand, supplies)
     }
 
     /// Replicas that could be placed, the minimum apart.
@@ -229,7 +229,7 @@ impl<'a> Trial<'a> {
             return false;
         }
         let placed = self.placeable();
-        engine::reaches_minimum(self.ledger(), &self.demand, placed)
+        scan::reaches_minimum(self.ledger(), &self.demand, placed)
             && usize::from(self.live_replicas()).saturating_add(placed) >= usize::from(goal)
     }
 
