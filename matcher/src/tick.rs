@@ -7,7 +7,6 @@ use chain::{Call, ChainError, MatchProposal, calls, eip712};
 use common::{clock::SharedClock, epoch::Epoch, event::BlockRef, ids::DealId, shutdown::Shutdown};
 use matching::{
     ends::{self, Due},
-    scan::{self, PlannedMatch},
     snapshot::PendingFill,
 };
 use tokio::{
@@ -21,7 +20,7 @@ use crate::{
     metrics::Metrics,
     relay::Relay,
     store::{Proposed, Store, TxKind},
-    view::{View, Views},
+    view::{PlannedMatch, View, Views},
 };
 
 /// Pause after a round that failed.
@@ -98,13 +97,14 @@ impl Loop {
     }
 
     async fn send_matches(&self, view: &Arc<View>) -> Result<(), MatcherError> {
-        let (planning, max_fills) = (Arc::clone(view), self.max_fills);
-        // The plan borrows the snapshot, so the proposals are made where it is.
-        let planned = tokio::task::spawn_blocking(move || {
-            let plan = scan::plan(&planning.snapshot, max_fills);
-            plan.matches.iter().map(Planned::of).collect::<Vec<_>>()
+        // A demand whose hosts do not fit into what is left waits for the next transaction, and all later ones behind
+        // it: nobody overtakes.
+        let mut room = self.max_fills;
+        let now = view.matches.iter().map_while(|planned| {
+            room = room.checked_sub(planned.fills.len())?;
+            Some(Planned::of(planned))
         });
-        let mut planned = planned.await.map_err(|_| MatcherError::Aborted)?;
+        let mut planned: Vec<Planned> = now.collect();
         if planned.is_empty() {
             return Ok(());
         }
@@ -227,9 +227,9 @@ struct Planned {
 }
 
 impl Planned {
-    fn of(planned: &PlannedMatch<'_>) -> Self {
-        let demand = planned.demand;
-        let supplies = planned.fills.iter().map(|fill| fill.supply);
+    fn of(planned: &PlannedMatch) -> Self {
+        let demand = &planned.demand;
+        let supplies = planned.fills.iter().map(|(supply, _)| supply);
         Self {
             proposal: MatchProposal {
                 developer: demand.offer.clone(),

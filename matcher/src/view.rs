@@ -1,12 +1,9 @@
 //! The market as the API answers about it and the loop plans on: one snapshot for as long as neither the indexed chain
 //! nor the matcher's own database changes.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use chain::OfferDomain;
@@ -21,11 +18,11 @@ use common::{
 };
 use indexer::view::AsOf;
 use matching::{
+    engine::Engine,
     explain::{Explanation, Outlook, QuotedReplica},
     feasible,
-    ledger::Ledger,
-    scan,
-    snapshot::{Conditions, Demand, Inputs, PendingFill, Snapshot},
+    ledger::{FillCost, Ledger},
+    snapshot::{Conditions, Demand, Inputs, PendingFill, Snapshot, Supply},
 };
 use tokio::sync::Mutex;
 
@@ -47,10 +44,17 @@ pub(crate) struct View {
     pub(crate) signed: SignedOffers,
     /// Fills under way.
     pub(crate) pending: Vec<PendingFill>,
-    /// The ledger as it will be once everything that can be matched now is matched: what a newcomer finds.
+    /// What can be matched now, in order of service.
+    pub(crate) matches: Vec<PlannedMatch>,
+    /// The ledger as it will be once all of that is matched: what a newcomer finds.
     residual: Ledger,
-    /// What can be matched now.
-    planned: BTreeSet<OfferHash>,
+}
+
+/// A demand and its hosts, cheapest first.
+#[derive(Debug)]
+pub(crate) struct PlannedMatch {
+    pub(crate) demand: Demand,
+    pub(crate) fills: Vec<(Supply, FillCost)>,
 }
 
 /// Keeps the latest view.
@@ -63,7 +67,14 @@ pub(crate) struct Views {
     matcher: Address,
     /// Counts changes of the matcher's own database.
     version: AtomicU64,
-    latest: Mutex<Option<(Key, Arc<View>)>>,
+    latest: Mutex<Option<Latest>>,
+}
+
+/// A view and the engine that stands at it.
+struct Latest {
+    key: Key,
+    view: Arc<View>,
+    engine: Engine,
 }
 
 /// What a view depends on.
@@ -124,17 +135,24 @@ impl Views {
         let checkpoint = self.indexer.checkpoint().await?;
         let block = checkpoint.block.map(|block| block.hash);
         let key = Key { block, finalized: checkpoint.finalized, version };
-        if let Some((_, view)) = latest.as_ref().filter(|(made_of, _)| *made_of == key) {
-            return Ok(Arc::clone(view));
+        if let Some(latest) = latest.as_ref().filter(|latest| latest.key == key) {
+            return Ok(Arc::clone(&latest.view));
         }
         let state = self.indexer.market_state().await?;
-        let view = Arc::new(self.build(state, checkpoint.finalized).await?);
+        let (view, engine) = self.build(latest.take(), state, checkpoint.finalized).await?;
+        let view = Arc::new(view);
         // The indexer may have moved on meanwhile: then the key is not that of this view, and it is made anew next time.
-        *latest = Some((key, Arc::clone(&view)));
+        *latest = Some(Latest { key, view: Arc::clone(&view), engine });
         Ok(view)
     }
 
-    async fn build(&self, state: MarketState, finalized: Option<u64>) -> Result<View, MatcherError> {
+    /// The view of a state. The engine comes from the view before, so that it only has to follow what has changed.
+    async fn build(
+        &self,
+        before: Option<Latest>,
+        state: MarketState,
+        finalized: Option<u64>,
+    ) -> Result<(View, Engine), MatcherError> {
         let indexed = state.as_of.map_or(0, |block| block.number);
         let signed = self.store.signed_offers().await?;
         let pending = self.store.pending_fills(indexed).await?;
@@ -153,11 +171,18 @@ impl Views {
                 pending: &pending,
                 held: &held,
             });
-            let plan = scan::plan(&snapshot, usize::MAX);
-            let planned = plan.matches.iter().map(|planned| planned.demand.hash).collect();
-            let residual = plan.ledger;
+            let mut engine = match before {
+                Some(mut before) => {
+                    before.engine.follow(&before.view.snapshot, &snapshot);
+                    before.engine
+                }
+                None => Engine::of(&snapshot),
+            };
+            let matches = plan(&mut engine);
+            let mut residual = snapshot.ledger.clone();
+            matches.iter().for_each(|planned| planned.enter(&snapshot.conditions, &mut residual));
             let as_of = state.as_of.map(|block| AsOf::new(block, finalized));
-            View { as_of, state, snapshot, signed, pending, residual, planned }
+            (View { as_of, state, snapshot, signed, pending, matches, residual }, engine)
         };
         tokio::task::spawn_blocking(build).await.map_err(|_| MatcherError::Aborted)
     }
@@ -189,11 +214,13 @@ impl View {
     /// What a demand finds: the market as all that can be matched now leave it, and where it is one of those, as the ones
     /// before it do.
     fn with_outlook<T>(&self, demand: &Demand, look: impl FnOnce(Outlook<'_>) -> T) -> T {
-        if self.planned.contains(&demand.hash) {
-            let before = scan::plan_until(&self.snapshot, usize::MAX, |other| other.hash == demand.hash);
-            return look(Outlook::new(&self.snapshot, &before.ledger));
-        }
-        look(Outlook::new(&self.snapshot, &self.residual))
+        let Some(at) = self.matches.iter().position(|planned| planned.demand.hash == demand.hash) else {
+            return look(Outlook::new(&self.snapshot, &self.residual));
+        };
+        let mut ledger = self.snapshot.ledger.clone();
+        let before = self.matches.iter().take(at);
+        before.for_each(|planned| planned.enter(&self.snapshot.conditions, &mut ledger));
+        look(Outlook::new(&self.snapshot, &ledger))
     }
 
     /// Why the demand has no host, and what would help. CPU-bound.
@@ -273,6 +300,28 @@ impl View {
             );
         }
         sorted
+    }
+}
+
+/// What can be matched now; the engine stays as it is.
+fn plan(engine: &mut Engine) -> Vec<PlannedMatch> {
+    let plan = engine.plan(usize::MAX);
+    let matches = plan.matches.iter().filter_map(|found| {
+        let fills = found.fills.iter().filter_map(|fill| Some((engine.supply(fill.supply)?.clone(), fill.cost)));
+        Some(PlannedMatch { demand: engine.demand(found.demand)?.clone(), fills: fills.collect() })
+    });
+    let matches = matches.collect();
+    engine.take_back();
+    matches
+}
+
+impl PlannedMatch {
+    fn enter(&self, conditions: &Conditions, ledger: &mut Ledger) {
+        for (supply, cost) in &self.fills {
+            // The engine has checked every amount against this ledger.
+            let entered = ledger.enter(&self.demand, supply, *cost, conditions.start_epoch());
+            debug_assert!(entered.is_ok(), "{entered:?}");
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 //! that anyone can replay a match.
 //!
 //! Layout: [`snapshot`] is what is known at a block, [`ledger`] what fills change of it, [`feasible`] the one predicate,
-//! [`scan`] the rule of continuous matching in its plainest form, [`explain`] the reasons and ways out for a demand that
-//! finds no host, [`ends`] the deals that anybody may end now.
+//! [`scan`] the rule of continuous matching in its plainest form, [`engine`] the same answers from an index that follows
+//! every change, [`explain`] the reasons and ways out for a demand that finds no host, [`ends`] the deals that anybody
+//! may end now.
 
 pub mod ends;
+pub mod engine;
 pub mod explain;
 pub mod feasible;
 pub mod ledger;

@@ -51,18 +51,13 @@ impl Plan<'_> {
 /// Plans at most `max_fills` fills. A demand whose hosts do not fit into what is left of the budget waits for the next
 /// transaction, and all later ones behind it: nobody overtakes.
 pub fn plan(snapshot: &Snapshot, max_fills: usize) -> Plan<'_> {
-    plan_until(snapshot, max_fills, |_| false)
-}
-
-/// As [`plan`], but ends before the first demand for which `stop` holds.
-pub fn plan_until(snapshot: &Snapshot, max_fills: usize, stop: impl Fn(&Demand) -> bool) -> Plan<'_> {
     let mut plan = Plan { ledger: snapshot.ledger.clone(), ..Plan::default() };
     if snapshot.matching_paused {
         return plan;
     }
     let conditions = &snapshot.conditions;
     let mut room = max_fills;
-    for demand in snapshot.demands.iter().take_while(|demand| !stop(demand)) {
+    for demand in &snapshot.demands {
         if demand.held || feasible::demand_is_blocked(conditions, &plan.ledger, demand).is_some() {
             continue;
         }

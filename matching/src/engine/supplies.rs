@@ -1,0 +1,410 @@
+//! Supplies by price, and by what they can do.
+//!
+//! A price has two parts, and one order fits only one ratio of CPU to memory. So supplies are in lists by the ratio of their
+//! two prices, half a doubling each, and in each list in the order of what a machine of two GiB for each vCPU would cost. For a demand
+//! of another shape that order is nearly the order of asks, and how far off it can be is known from the ratios
+//! in the list: [`List::weight`].
+//!
+//! The order is a matter of speed alone; [`super::search`] is exact whatever it is.
+
+use common::{region::Region, resources::Resources};
+
+use super::{
+    bitmap::{BitmapIndex, Bounds, Columns, Digits, Group, Item, Wanted},
+    places::{self, CONTINENT_COLUMNS, COUNTRY_COLUMNS, CPU, FEATURES, MEMORY, TERM, cpu, joint},
+};
+use crate::snapshot::Supply;
+
+/// More than any ask: [`common::money::Atoms`] end at 2⁶³.
+pub(super) const NO_ASK: u64 = u64::MAX;
+/// Ratios are counted in parts of this.
+const ONE: u64 = 1 << 20;
+
+/// First columns of each kind.
+const CPU_COLUMNS: usize = 0;
+const MEMORY_COLUMNS: usize = CPU_COLUMNS + Digits::COLUMNS;
+const JOINT_COLUMNS: usize = MEMORY_COLUMNS + Digits::COLUMNS;
+const TERM_COLUMNS: usize = JOINT_COLUMNS + Digits::COLUMNS;
+const FEATURE_COLUMNS: usize = TERM_COLUMNS + Digits::COLUMNS;
+const PLACE_COLUMNS: usize = FEATURE_COLUMNS + FEATURES;
+
+/// One supply, as much of it as a search reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) per_vcpu: u64,
+    pub(super) per_gib: u64,
+    /// No bond for an ask above this can be paid; at least what the provider's balance allows.
+    pub(super) affordable: u64,
+    pub(super) age: u64,
+    /// Its region's bytes, the first one highest.
+    pub(super) region: u64,
+    /// Free now.
+    pub(super) milli_cpu: u32,
+    /// Free now.
+    pub(super) memory_mib: u32,
+    /// Longest term; `u32::MAX` where there is no limit.
+    pub(super) term: u32,
+    /// Number of its account.
+    pub(super) provider: u32,
+    /// Number of the supply.
+    pub(super) supply: u32,
+    /// The lowest of them; the others are in the terms.
+    pub(super) features: u16,
+}
+
+/// Where an entry stands in its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EntryKey {
+    /// Of a machine of one vCPU and two GiB.
+    pub(super) price: u64,
+    age: u64,
+    supply: u32,
+}
+
+impl Entry {
+    pub(super) fn new(supply: &Supply, number: u32, provider: u32, free: Resources) -> Self {
+        let offer = &supply.offer;
+        let [low, high, ..] = offer.features.0.to_le_bytes();
+        Self {
+            per_vcpu: offer.prices.per_vcpu_epoch.get(),
+            per_gib: offer.prices.per_gib_epoch.get(),
+            affordable: NO_ASK,
+            age: age(supply),
+            region: places::number(offer.region),
+            milli_cpu: free.milli_cpu,
+            memory_mib: free.memory_mib,
+            term: if offer.max_epochs == 0 { u32::MAX } else { offer.max_epochs },
+            provider,
+            supply: number,
+            features: u16::from_le_bytes([low, high]),
+        }
+    }
+
+    /// Whether it has all of these features; `all` knows those that do not stand here.
+    pub(super) fn has(&self, features: u64, all: impl Fn() -> Option<u64>) -> bool {
+        let own = u64::from(self.features);
+        features & !own == 0 || (features > u64::from(u16::MAX) && all().is_some_and(|all| features & !all == 0))
+    }
+
+    /// The largest part of something free that costs no more than the provider affords: where so many `units` cost `price`.
+    fn within_means(&self, free: u32, price: u64, units: u64) -> u32 {
+        if self.affordable == NO_ASK {
+            return free;
+        }
+        // free · price / units < affordable + 1
+        let most = u128::from(self.affordable).saturating_add(1).saturating_mul(u128::from(units));
+        let most =
+            most.checked_add(u128::from(price)).and_then(|sum| sum.checked_sub(1)?.checked_div(u128::from(price)));
+        most.and_then(|most| u32::try_from(most.saturating_sub(1)).ok()).map_or(free, |most| free.min(most))
+    }
+}
+
+/// Shapes of demands, each a size with features, of which sold-out blocks are noted.
+const SHAPES: usize = 1 << u8::BITS;
+
+/// What a replica takes, and which features it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    size: Resources,
+    features: u64,
+}
+
+impl Shape {
+    /// One of [`SHAPES`], the same on every machine.
+    fn place(self) -> usize {
+        // Fibonacci hashing: the highest bits of products with 2⁶⁴ over the golden ratio.
+        let size = u64::from(self.size.milli_cpu) << 32 | u64::from(self.size.memory_mib);
+        let mixed = size.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) ^ self.features;
+        let [highest, ..] = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+        usize::from(highest)
+    }
+}
+
+/// The columns of whatever can host such a size and term with such features, in one of these regions.
+fn wanted(shape: Shape, term: u32, regions: &[Region]) -> Wanted {
+    let (mut common, mut own) = (Group::default(), Group::default());
+    let Shape { size, features } = shape;
+    // What says most comes first.
+    common.at_least(JOINT_COLUMNS, CPU.step(joint(size.milli_cpu, size.memory_mib)));
+    common.at_least(CPU_COLUMNS, CPU.step(cpu(size.milli_cpu)));
+    common.at_least(MEMORY_COLUMNS, MEMORY.step(size.memory_mib));
+    let features = (0..FEATURES).filter(|feature| features >> feature & 1 == 1);
+    features.for_each(|feature| common.all(FEATURE_COLUMNS.saturating_add(feature)));
+    own.at_least(TERM_COLUMNS, TERM.step(term));
+    regions.iter().for_each(|region| own.any(place_column(places::column_within(*region))));
+    Wanted { common, note: None, own }
+}
+
+/// The column of a place's column.
+const fn place_column(column: usize) -> usize {
+    PLACE_COLUMNS.saturating_add(column)
+}
+
+/// The order of registration in 64 bits: of two supplies the earlier never has the larger number. Far-off places share one
+/// number, and [`super::search`] then compares the places themselves.
+pub(super) fn age(supply: &Supply) -> u64 {
+    const HALF: u64 = 1 << 23;
+    let log_index = supply.place.log_index;
+    let low = match log_index.checked_sub(crate::snapshot::SIGNED_LOG_INDEX) {
+        None => log_index.min(HALF.saturating_sub(1)),
+        Some(sequence) => HALF.saturating_add(sequence.min(HALF.saturating_sub(1))),
+    };
+    supply.place.block.min((1 << 40) - 1).saturating_mul(HALF.saturating_mul(2)).saturating_add(low)
+}
+
+impl Item for Entry {
+    type Key = EntryKey;
+    type Bounds = Floor;
+    const COLUMNS: usize = PLACE_COLUMNS + CONTINENT_COLUMNS + COUNTRY_COLUMNS;
+    const NOTES: usize = SHAPES;
+
+    fn id(&self) -> u32 {
+        self.supply
+    }
+
+    fn key(&self) -> EntryKey {
+        let price = self.per_vcpu.saturating_add(self.per_gib.saturating_mul(2));
+        EntryKey { price, age: self.age, supply: self.supply }
+    }
+
+    fn columns(&self) -> Columns {
+        let milli_cpu = self.within_means(self.milli_cpu, self.per_vcpu, 1_000);
+        let memory_mib = self.within_means(self.memory_mib, self.per_gib, 1_024);
+        let (continent, country) = places::columns_of(self.region);
+        let one = |columns: Columns, column: usize| columns.with(column, column.saturating_add(1));
+        let columns = CPU.step(cpu(milli_cpu)).columns(CPU_COLUMNS);
+        let columns = columns.and(MEMORY.step(memory_mib).columns(MEMORY_COLUMNS));
+        let columns = columns.and(CPU.step(joint(milli_cpu, memory_mib)).columns(JOINT_COLUMNS));
+        let columns = columns.and(TERM.step(self.term).columns(TERM_COLUMNS));
+        let columns = one(one(columns, place_column(continent)), place_column(country));
+        let features = (0..FEATURES).filter(|feature| self.features >> feature & 1 == 1);
+        features.fold(columns, |columns, feature| one(columns, FEATURE_COLUMNS.saturating_add(feature)))
+    }
+
+    fn bounds(&self) -> Floor {
+        Floor {
+            per_vcpu: self.per_vcpu,
+            per_gib: self.per_gib,
+            age: self.age,
+            joint: joint(self.milli_cpu, self.memory_mib),
+            providers: Few::one(self.provider),
+        }
+    }
+}
+
+/// Up to four accounts, or too many to name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Few([u32; 4]);
+
+impl Few {
+    const NOBODY: u32 = u32::MAX;
+    const MANY: Self = Self([Self::NOBODY; 4]);
+
+    const fn one(account: u32) -> Self {
+        Self([account, Self::NOBODY, Self::NOBODY, Self::NOBODY])
+    }
+
+    fn is_many(self) -> bool {
+        self == Self::MANY
+    }
+
+    fn with(mut self, account: u32) -> Self {
+        for place in &mut self.0 {
+            if *place == account {
+                return self;
+            }
+            if *place == Self::NOBODY {
+                *place = account;
+                return self;
+            }
+        }
+        Self::MANY
+    }
+
+    fn join(&mut self, other: Self) {
+        if other.is_many() {
+            *self = Self::MANY;
+        }
+        for account in other.0.into_iter().take_while(|account| *account != Self::NOBODY) {
+            if self.is_many() {
+                return;
+            }
+            *self = self.with(account);
+        }
+    }
+
+    /// Whether there are few and `holds` is true for each.
+    pub(super) fn all(self, holds: impl Fn(u32) -> bool) -> bool {
+        !self.is_many() && self.0.into_iter().take_while(|account| *account != Self::NOBODY).all(holds)
+    }
+}
+
+/// Bounds on many entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Floor {
+    /// Lowest.
+    pub(super) per_vcpu: u64,
+    /// Lowest.
+    pub(super) per_gib: u64,
+    /// Lowest.
+    pub(super) age: u64,
+    /// Largest.
+    pub(super) joint: u32,
+    /// Whose they are.
+    pub(super) providers: Few,
+}
+
+impl Bounds for Floor {
+    fn join(&mut self, other: &Self) {
+        self.per_vcpu = self.per_vcpu.min(other.per_vcpu);
+        self.per_gib = self.per_gib.min(other.per_gib);
+        self.age = self.age.min(other.age);
+        self.joint = self.joint.max(other.joint);
+        self.providers.join(other.providers);
+    }
+}
+
+/// Supplies with nearly the same ratio of prices, in the order of price.
+#[derive(Debug)]
+pub(super) struct List {
+    class: u32,
+    /// Of the prices of a GiB and a vCPU, in parts of [`ONE`]: none is below the first or above the second.
+    ratios: (u64, u64),
+    pub(super) entries: BitmapIndex<Entry>,
+}
+
+impl List {
+    /// The least that `ask · 1,024,000` of such a size can be for each atom of [`EntryKey::price`].
+    ///
+    /// With *v* for the price of a vCPU, *ρv* for that of a GiB, *c* milli-CPU and *m* MiB: `ask · 1,024,000` is `v (1024 c +
+    /// 1000 m ρ)`, and the key's price is `v (1 + 2 ρ)`. Their quotient rises or falls with *ρ* all the way, and so is least
+    /// at one end of the ratios.
+    pub(super) fn weight(&self, size: Resources) -> u64 {
+        let cpu = u128::from(size.milli_cpu).saturating_mul(1_024);
+        let memory = u128::from(size.memory_mib).saturating_mul(1_000);
+        let at = |ratio: u64| {
+            if ratio == u64::MAX {
+                return memory.div_euclid(2);
+            }
+            let (one, ratio) = (u128::from(ONE), u128::from(ratio));
+            let parts = cpu.saturating_mul(one).saturating_add(memory.saturating_mul(ratio));
+            parts.checked_div(one.saturating_add(ratio.saturating_mul(2))).unwrap_or_default()
+        };
+        let (low, high) = self.ratios;
+        u64::try_from(at(low).min(at(high))).unwrap_or(u64::MAX)
+    }
+}
+
+/// The highest [`EntryKey::price`] of which, by a list's weight, something may be at or below `ask`.
+pub(super) fn highest_price(ask: u64, weight: u64) -> u64 {
+    let parts = u128::from(ask).saturating_add(1).saturating_mul(1_024_000).saturating_sub(1);
+    let price = match u64::try_from(parts) {
+        // Nearly always 64 bits are enough, and dividing those is several times faster.
+        Ok(parts) => parts.checked_div(weight),
+        Err(_) => parts.checked_div(u128::from(weight)).and_then(|price| u64::try_from(price).ok()),
+    };
+    price.unwrap_or(u64::MAX)
+}
+
+/// The lists.
+#[derive(Debug, Default)]
+pub(super) struct Supplies {
+    lists: Vec<List>,
+    /// Shapes of which sold-out blocks are noted, each in the place of its hash, with how much oftener it was asked for
+    /// than others of the place.
+    shapes: Vec<Option<(Shape, u32)>>,
+}
+
+impl Supplies {
+    /// Entries.
+    pub(super) fn len(&self) -> usize {
+        self.lists.iter().map(|list| list.entries.len()).sum()
+    }
+
+    pub(super) fn lists(&self) -> &[List] {
+        &self.lists
+    }
+
+    pub(super) fn list(&mut self, at: usize) -> Option<&mut List> {
+        self.lists.get_mut(at)
+    }
+
+    /// What to search the lists for.
+    pub(super) fn wanted(&mut self, size: Resources, term: u32, features: u64, regions: &[Region]) -> Wanted {
+        let shape = Shape { size, features };
+        Wanted { note: self.note_of(shape), ..wanted(shape, term, regions) }
+    }
+
+    /// The number of a shape; `None` where another one of its place is asked for more often.
+    fn note_of(&mut self, shape: Shape) -> Option<usize> {
+        const HIGHEST: u32 = 64;
+        self.shapes.resize(SHAPES, None);
+        let note = shape.place();
+        match self.shapes.get_mut(note)? {
+            Some((known, lead)) if *known == shape => {
+                *lead = lead.saturating_add(1).min(HIGHEST);
+                return Some(note);
+            }
+            Some((_, lead)) if *lead > 0 => {
+                *lead = lead.saturating_sub(1);
+                return None;
+            }
+            free => *free = Some((shape, 1)),
+        }
+        self.lists.iter_mut().for_each(|list| list.entries.forget(note));
+        Some(note)
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let (class, ratio) = (class_of(&entry), ratio_of(&entry));
+        let above = if entry.per_vcpu == 0 { u64::MAX } else { ratio.saturating_add(1) };
+        let at = match self.lists.binary_search_by_key(&class, |list| list.class) {
+            Ok(at) => at,
+            Err(at) => {
+                self.lists.insert(at, List { class, ratios: (ratio, above), entries: BitmapIndex::default() });
+                at
+            }
+        };
+        let Some(list) = self.lists.get_mut(at) else { return };
+        list.ratios = (list.ratios.0.min(ratio), list.ratios.1.max(above));
+        list.entries.insert(entry);
+    }
+
+    /// Takes out the supply that stands where `entry` does.
+    pub(super) fn remove(&mut self, entry: &Entry) -> Option<Entry> {
+        let at = self.lists.binary_search_by_key(&class_of(entry), |list| list.class).ok()?;
+        let list = self.lists.get_mut(at)?;
+        let removed = list.entries.remove(entry.supply, &entry.key());
+        if list.entries.len() == 0 {
+            self.lists.remove(at);
+        }
+        removed
+    }
+
+    /// Changes the supply that stands where `entry` does: how much of it is free, what its provider affords.
+    pub(super) fn change(&mut self, entry: &Entry, change: impl FnOnce(&mut Entry)) {
+        let at = self.lists.binary_search_by_key(&class_of(entry), |list| list.class);
+        if let Some(list) = at.ok().and_then(|at| self.lists.get_mut(at)) {
+            list.entries.change(entry.supply, &entry.key(), change);
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let own = self.lists.capacity().saturating_mul(size_of::<List>());
+        self.lists.iter().map(|list| list.entries.memory_bytes()).fold(own, usize::saturating_add)
+    }
+}
+
+/// The price of a GiB in parts of the price of a vCPU.
+fn ratio_of(entry: &Entry) -> u64 {
+    let parts = u128::from(entry.per_gib).saturating_mul(u128::from(ONE));
+    parts.checked_div(u128::from(entry.per_vcpu)).and_then(|ratio| u64::try_from(ratio).ok()).unwrap_or(u64::MAX)
+}
+
+/// Half doublings of the ratio.
+fn class_of(entry: &Entry) -> u32 {
+    let ratio = ratio_of(entry);
+    let Some(log) = ratio.checked_ilog2() else { return 0 };
+    let half = log.checked_sub(1).and_then(|bit| ratio.checked_shr(bit)).unwrap_or_default() & 1;
+    log.saturating_mul(2).saturating_add(1).saturating_add(u32::from(half == 1))
+}
