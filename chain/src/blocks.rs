@@ -11,7 +11,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use alloy::primitives::{Bloom, BloomInput};
+use alloy::primitives::{B256, Bloom, BloomInput};
 use common::{
     event::{MarketBlock, PlacedEvent},
     ids::BlockHash,
@@ -236,9 +236,13 @@ impl MarketReader {
     async fn logs_of_receipts(&self, header: &Header) -> Result<Option<Vec<RawLog>>, ChainError> {
         let bloom = header.logs_bloom.unwrap_or_default();
         let is_whole = |receipts: &Vec<ReceiptLogs>| {
+            let logs = || receipts.iter().flat_map(|receipt| &receipt.logs);
+            let topics = logs().flat_map(|log| &log.topics).map(B256::as_slice);
+            // Each but once: the logs of a block repeat few of them, and each costs a hash.
+            let hashed: BTreeSet<&[u8]> = logs().map(|log| log.address.as_slice()).chain(topics).collect();
             let mut found = Bloom::ZERO;
-            for log in receipts.iter().flat_map(|receipt| &receipt.logs) {
-                found.accrue_raw_log(log.address, &log.topics);
+            for input in hashed {
+                found.accrue(BloomInput::Raw(input));
             }
             found.contains(&bloom)
         };

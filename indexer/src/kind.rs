@@ -2,7 +2,7 @@
 
 use common::{event::MarketEvent, ids::DealId};
 
-/// All names.
+/// All names, each at the place that is its number in the database: new ones come last.
 pub(crate) const ALL: [&str; 21] = [
     "deposited",
     "withdrawn",
@@ -52,6 +52,12 @@ pub(crate) const fn of(event: &MarketEvent) -> &'static str {
         MarketEvent::DealChanged(_) => "deal_changed",
         MarketEvent::DealRefunded { .. } => "deal_refunded",
     }
+}
+
+/// The number of an event's name.
+pub(crate) fn number(name: &str) -> Option<i64> {
+    let place = ALL.iter().position(|known| *known == name)?;
+    i64::try_from(place).ok()
 }
 
 /// The deal that the event belongs to.

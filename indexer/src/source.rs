@@ -9,6 +9,7 @@
 use chain::{ChainError, LogCheck, MarketReader};
 use common::event::{BlockRef, MarketBlock};
 use thiserror::Error;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     backfill::Backfill,
@@ -57,6 +58,13 @@ pub struct ChainSource {
     reader: MarketReader,
     finality_depth: u64,
     backfill: Backfill,
+    ahead: Option<Ahead>,
+}
+
+/// The first blocks above the final ones, fetched while the last of those are committed.
+struct Ahead {
+    from: u64,
+    task: AbortOnDropHandle<Result<Vec<MarketBlock>, ChainError>>,
 }
 
 /// Blocks that were asked for, or why there are none.
@@ -81,7 +89,7 @@ impl ChainSource {
     /// A source of `reader`'s market. Where the node knows no final block, blocks `finality_depth` below the head count
     /// as final. `check` is for those that are final; above them every block is checked.
     pub fn new(reader: MarketReader, finality_depth: u64, check: LogCheck) -> Self {
-        Self { backfill: Backfill::new(reader.clone(), check), reader, finality_depth }
+        Self { backfill: Backfill::new(reader.clone(), check), ahead: None, reader, finality_depth }
     }
 
     /// Compares the chain with what is committed.
@@ -136,6 +144,9 @@ impl ChainSource {
         }
         let Some(finalized) = finalized.filter(|finalized| from <= *finalized) else {
             self.backfill.clear();
+            if let Some(blocks) = self.fetched_ahead(parent, from, head).await {
+                return Ok(Fetched::Blocks(blocks));
+            }
             return self.linked(parent, from, head.number).await.map(|fetched| match fetched {
                 // The node has less than the head that it named.
                 Fetched::Blocks(blocks) if blocks.is_empty() => Fetched::Nothing,
@@ -143,13 +154,32 @@ impl ChainSource {
             });
         };
         let window = self.backfill.next(from, finalized).await?;
+        if window.blocks.last().is_some_and(|last| last.block.number == finalized) && finalized < head.number {
+            self.fetch_ahead(finalized.saturating_add(1), head.number);
+        }
         let follows = parent.is_none_or(|parent| window.parent_hash == parent.hash);
         Ok(if follows { Fetched::Blocks(window.blocks) } else { Fetched::Forked })
     }
 
+    fn fetch_ahead(&mut self, from: u64, head: u64) {
+        let (reader, to) = (self.reader.clone(), last_of_step(from, head));
+        let task = tokio::spawn(async move { reader.linked_blocks(from, to).await });
+        self.ahead = Some(Ahead { from, task: AbortOnDropHandle::new(task) });
+    }
+
+    /// What was fetched ahead, if it is those blocks and they still are what the chain has up to its head.
+    async fn fetched_ahead(&mut self, parent: Option<BlockRef>, from: u64, head: BlockRef) -> Option<Vec<MarketBlock>> {
+        let ahead = self.ahead.take().filter(|ahead| ahead.from == from)?;
+        // Whatever failed is tried again, and fails where it is told.
+        let blocks = ahead.task.await.ok()?.ok()?;
+        let follows = blocks.first().zip(parent).is_some_and(|(first, parent)| first.block.parent_hash == parent.hash);
+        let is_whole = blocks.last().is_some_and(|last| last.block.hash == head.hash);
+        (follows && is_whole).then_some(blocks)
+    }
+
     /// Blocks `from` up to at most `to`, each named by its hash and linked to the one before.
     async fn linked(&self, parent: Option<BlockRef>, from: u64, to: u64) -> Result<Fetched, SourceError> {
-        let to = to.min(from.saturating_add(HEAD_BLOCKS).saturating_sub(1));
+        let to = last_of_step(from, to);
         let blocks = match self.reader.linked_blocks(from, to).await {
             Err(ChainError::BlockGone { .. }) => return Ok(Fetched::Nothing),
             blocks => blocks?,
@@ -201,4 +231,9 @@ impl ChainSource {
     fn first_after(&self, parent: Option<BlockRef>) -> u64 {
         parent.map_or(self.reader.terms().deployed_at_block, |parent| parent.number.saturating_add(1))
     }
+}
+
+/// The last block, up to `head`, of a step of blocks that are not final.
+fn last_of_step(from: u64, head: u64) -> u64 {
+    head.min(from.saturating_add(HEAD_BLOCKS).saturating_sub(1))
 }

@@ -27,38 +27,41 @@ pub trait RowSource {
 /// Images of the rows that one block changed, as they were before it; `None` for rows that it created.
 pub type UndoImages = BTreeMap<RowKey, Option<Row>>;
 
+/// Rows as they are after some block; `None` for rows that there are not.
+pub type WorkingRows = HashMap<RowKey, Option<Row>>;
+
 /// Working set over a [`RowSource`].
 pub struct Ledger<'a, S> {
     source: &'a mut S,
     /// Bond of a deal in epochs of its price: the market's constant.
     pub(super) bond_epochs: u32,
-    rows: HashMap<RowKey, Option<Row>>,
+    rows: WorkingRows,
     changed: BTreeSet<RowKey>,
-    block: UndoImages,
+    /// None where nobody will ask for them.
+    block: Option<UndoImages>,
     pub(super) payments: Payments,
 }
 
 impl<'a, S: RowSource> Ledger<'a, S> {
-    /// An empty working set, for a market with this constant.
-    pub fn new(source: &'a mut S, bond_epochs: u32) -> Self {
+    /// A working set for a market with this constant, which need not read `rows`.
+    pub fn new(source: &'a mut S, bond_epochs: u32, rows: WorkingRows) -> Self {
         Self {
             source,
             bond_epochs,
-            rows: HashMap::new(),
+            rows,
             changed: BTreeSet::new(),
-            block: BTreeMap::new(),
+            block: Some(BTreeMap::new()),
             payments: Payments::default(),
         }
     }
 
     /// The row under `key` as the blocks so far have left it.
-    pub async fn get(&mut self, key: RowKey) -> Result<Option<Row>, S::Error> {
-        if let Some(row) = self.rows.get(&key) {
-            return Ok(row.clone());
+    pub async fn get(&mut self, key: RowKey) -> Result<Option<&Row>, S::Error> {
+        if !self.rows.contains_key(&key) {
+            let row = self.source.load(vec![key]).await?.remove(&key);
+            self.rows.insert(key, row);
         }
-        let row = self.source.load(vec![key]).await?.remove(&key);
-        self.rows.insert(key, row.clone());
-        Ok(row)
+        Ok(self.rows.get(&key).and_then(Option::as_ref))
     }
 
     /// Reads at once, by kinds, what `blocks` will ask for one by one. It need not be all of it.
@@ -85,16 +88,23 @@ impl<'a, S: RowSource> Ledger<'a, S> {
 
     /// Replaces the row under `key`.
     pub async fn put(&mut self, key: RowKey, row: Row) -> Result<(), S::Error> {
-        let before = self.get(key).await?;
-        self.block.entry(key).or_insert(before);
+        if self.block.as_ref().is_some_and(|images| !images.contains_key(&key)) {
+            let before = self.get(key).await?.cloned();
+            self.block.get_or_insert_default().insert(key, before);
+        }
         self.changed.insert(key);
         self.rows.insert(key, Some(row));
         Ok(())
     }
 
-    /// Ends a block: what its rows were before it.
+    /// Begins a block: whether it is remembered what its rows were before it.
+    pub fn begin_block(&mut self, with_images: bool) {
+        self.block = with_images.then(UndoImages::new);
+    }
+
+    /// Ends a block: what its rows were before it, as far as that was to be remembered.
     pub fn end_block(&mut self) -> UndoImages {
-        std::mem::take(&mut self.block)
+        self.block.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The payments since they were last taken, in the order in which they happened.
@@ -102,9 +112,8 @@ impl<'a, S: RowSource> Ledger<'a, S> {
         self.payments.take()
     }
 
-    /// All changed rows as they shall be stored.
-    pub fn into_changes(mut self) -> impl Iterator<Item = (RowKey, Option<Row>)> {
-        let changed = std::mem::take(&mut self.changed);
-        changed.into_iter().filter_map(move |key| self.rows.remove_entry(&key))
+    /// Keys of the rows that were changed, and all rows that are known.
+    pub fn into_rows(self) -> (BTreeSet<RowKey>, WorkingRows) {
+        (self.changed, self.rows)
     }
 }

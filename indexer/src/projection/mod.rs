@@ -201,7 +201,7 @@ impl<S: RowSource> Ledger<'_, S> {
                 // A settlement that finds no money says so in an event of its own, right after this one.
                 row.deal.unfunded_since = None;
                 self.put_deal(row).await?;
-                let payout = self.provider_offer(supply).await?.offer.payout;
+                let payout = self.payout(supply).await?;
                 self.note(PaymentKind::Hosting, (developer, payout), *paid);
                 self.note(PaymentKind::Lock, (developer, developer), *topped_up);
                 self.debit(developer, *topped_up).await?;
@@ -299,28 +299,36 @@ impl<S: RowSource> Ledger<'_, S> {
 
     async fn free(&mut self, account: Address) -> Result<Atoms, S::Error> {
         match self.get(RowKey::Balance { account }).await? {
-            Some(Row::Balance(free)) => Ok(free),
+            Some(Row::Balance(free)) => Ok(*free),
             _ => Ok(Atoms::ZERO),
         }
     }
 
     async fn provider_offer(&mut self, hash: OfferHash) -> Result<Box<ProviderOfferRow>, S::Error> {
         match self.get(RowKey::ProviderOffer { hash }).await? {
-            Some(Row::ProviderOffer(row)) => Ok(row),
+            Some(Row::ProviderOffer(row)) => Ok(row.clone()),
+            _ => Err(ProjectionError::Unknown { what: "provider offer", id: hash.to_string() }.into()),
+        }
+    }
+
+    /// The account that a provider offer's deals pay.
+    async fn payout(&mut self, hash: OfferHash) -> Result<Address, S::Error> {
+        match self.get(RowKey::ProviderOffer { hash }).await? {
+            Some(Row::ProviderOffer(row)) => Ok(row.offer.payout),
             _ => Err(ProjectionError::Unknown { what: "provider offer", id: hash.to_string() }.into()),
         }
     }
 
     async fn developer_offer(&mut self, hash: OfferHash) -> Result<Box<DeveloperOfferRow>, S::Error> {
         match self.get(RowKey::DeveloperOffer { hash }).await? {
-            Some(Row::DeveloperOffer(row)) => Ok(row),
+            Some(Row::DeveloperOffer(row)) => Ok(row.clone()),
             _ => Err(ProjectionError::Unknown { what: "developer offer", id: hash.to_string() }.into()),
         }
     }
 
     async fn deal(&mut self, id: DealId) -> Result<Box<DealRow>, S::Error> {
         match self.get(RowKey::Deal { id }).await? {
-            Some(Row::Deal(row)) => Ok(row),
+            Some(Row::Deal(row)) => Ok(row.clone()),
             _ => Err(ProjectionError::Unknown { what: "deal", id: id.to_string() }.into()),
         }
     }

@@ -42,7 +42,7 @@ pub(super) enum Role {
 /// A [`Table`] as a constant: its name, and each column with its [`Kind`] and its [`Role`].
 macro_rules! table {
     ($constant:ident, $name:literal, $($column:ident $kind:ident $role:ident),+ $(,)?) => {
-        const $constant: &$crate::store::bulk::Table = &$crate::store::bulk::Table {
+        pub(super) const $constant: &$crate::store::bulk::Table = &$crate::store::bulk::Table {
             name: $name,
             columns: &[$($crate::store::bulk::Column {
                 name: stringify!($column),

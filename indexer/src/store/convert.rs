@@ -12,6 +12,12 @@ pub(super) fn big(what: &'static str, value: u64) -> Result<i64, StoreError> {
     i64::try_from(value).map_err(|_| StoreError::TooLarge { what, value })
 }
 
+/// A name's last eight bytes, by which an index finds it; others may end alike. The first ones are chosen too often, as in
+/// vanity addresses.
+pub(super) fn key(name: &[u8]) -> i64 {
+    name.last_chunk().map_or(0, |end| i64::from_be_bytes(*end))
+}
+
 /// A `BIGINT` as the unsigned number it was.
 pub(super) fn unsigned<T: TryFrom<i64>>(what: &'static str, value: i64) -> Result<T, StoreError> {
     T::try_from(value).map_err(|_| StoreError::corrupt(what, value))

@@ -8,11 +8,11 @@ use super::{
 
 /// Each with what stands before and behind its name.
 const INDEXES: [(&str, &str, &str); 16] = [
-    ("INDEX", "events_deal", "events (deal_id, block_number, log_index) WHERE deal_id IS NOT NULL"),
+    ("INDEX", "events_deal", "events (deal_key, block_number, log_index) WHERE deal_key IS NOT NULL"),
     ("INDEX", "events_kind", "events (kind, block_number, log_index)"),
-    ("INDEX", "payments_from", "payments (from_account, block_number, log_index, part)"),
+    ("INDEX", "payments_from", "payments (from_key, block_number, log_index, part)"),
     // Money that only changes its purpose is found by the index above.
-    ("INDEX", "payments_to", "payments (to_account, block_number, log_index, part) WHERE to_account <> from_account"),
+    ("INDEX", "payments_to", "payments (to_key, block_number, log_index, part) WHERE to_account <> from_account"),
     ("INDEX", "attestations_place", "attestations (block_number, log_index)"),
     ("INDEX", "attestations_epoch", "attestations (epoch, block_number, log_index)"),
     ("UNIQUE INDEX", "provider_offers_place", "provider_offers (opened_block, opened_log_index)"),

@@ -8,12 +8,13 @@ use common::{
 
 use super::{
     Snapshot,
-    convert::{big, word},
+    convert::{big, key, word},
     db::Statement,
     error::StoreError,
     views::{DEALS, DEVELOPER_OFFERS, EVENTS, PROVIDER_OFFERS},
 };
 use crate::{
+    kind,
     projection::rows::OpenedAt,
     view::{Cursor, DealView, Deployment, DeveloperOfferView, EventView, Order, Part, ProviderOfferView},
 };
@@ -131,9 +132,10 @@ impl Snapshot {
     pub async fn events(&mut self, filter: EventFilter, part: Part) -> Result<Listed<EventView>, StoreError> {
         let mut query = Statement::new(EVENTS);
         if let Some(kind) = filter.kind {
-            query.push(" AND e.kind = ").push_bind(kind.to_owned());
+            query.push(" AND e.kind = ").push_bind(kind::number(kind));
         }
         if let Some(deal) = filter.deal {
+            query.push(" AND e.deal_key = ").push_bind(key(deal.as_bytes()));
             query.push(" AND e.deal_id = ").push_bind(deal.to_string());
         }
         if let Some(from) = filter.from_block {
@@ -149,9 +151,10 @@ impl Snapshot {
     /// Everything that happened to one deal: its own events, and its agent's attestations of its epochs.
     pub async fn timeline(&mut self, deal: DealId, part: Part) -> Result<Listed<EventView>, StoreError> {
         let mut query = Statement::new(EVENTS);
-        query
-            .push(" AND (e.block_number, e.log_index) IN (SELECT block_number, log_index FROM events WHERE deal_id = ");
-        query.push_bind(deal.to_string());
+        query.push(
+            " AND (e.block_number, e.log_index) IN (SELECT block_number, log_index FROM events WHERE deal_key = ",
+        );
+        query.push_bind(key(deal.as_bytes())).push(" AND deal_id = ").push_bind(deal.to_string());
         query.push(
             " UNION ALL SELECT a.block_number, a.log_index FROM deals d JOIN attestations a ON a.agent = d.agent
               AND a.epoch >= d.start_epoch AND a.epoch < d.end_epoch WHERE d.deal_id = ",

@@ -1,9 +1,10 @@
 //! The database: the projection's tables, written by one writer in one transaction a step, read in consistent snapshots.
 //!
 //! Layout: [`Store`] opens and hands out; `db` hides which database it is, `bulk` how each takes many rows at a time;
-//! `write` applies steps, takes blocks back and rebuilds; `rows` moves single rows; `indexes` is what makes reading fast;
-//! `records` and `convert` are the border between columns and domain; `snapshot`, `lists`, `providers`, `payments`,
-//! `history`, `feed` and `views` answer the API; `state` loads the whole market.
+//! `write` applies steps, takes blocks back and rebuilds, `pipeline` writes a step while it is worked out; `rows` moves
+//! single rows; `indexes` is what makes reading fast; `records` and `convert` are the border between columns and
+//! domain; `snapshot`, `lists`, `providers`, `payments`, `history`, `feed` and `views` answer the API; `state` loads
+//! the whole market.
 
 mod bulk;
 mod convert;
@@ -14,6 +15,7 @@ mod history;
 mod indexes;
 mod lists;
 mod payments;
+mod pipeline;
 mod providers;
 mod records;
 mod rows;
@@ -37,10 +39,10 @@ pub use self::{
     payments::PaymentFilter,
     snapshot::Snapshot,
 };
-use crate::input::Step;
+use crate::{input::Step, projection::ledger::WorkingRows};
 use common::{event::BlockRef, market::MarketTerms, state::MarketState};
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -61,6 +63,15 @@ pub struct Store {
     writer: Option<Pool>,
     /// Whether this process knows that readers have their indexes.
     indexed: Arc<AtomicBool>,
+    /// While final blocks are fetched.
+    known: Arc<Mutex<Option<Known>>>,
+}
+
+/// Rows as the last step left them, so that the next one need not read them again.
+#[derive(Debug)]
+struct Known {
+    at: BlockRef,
+    rows: WorkingRows,
 }
 
 impl Store {
@@ -78,7 +89,7 @@ impl Store {
     }
 
     fn new(readers: Pool, writer: Option<Pool>) -> Self {
-        Self { readers, writer, indexed: Arc::default() }
+        Self { readers, writer, indexed: Arc::default(), known: Arc::default() }
     }
 
     /// The whole market after the last committed block, in one consistent read.
@@ -133,7 +144,10 @@ impl Store {
             indexes::drop(&mut write).await?;
             self.indexed.store(false, Ordering::Relaxed);
         }
-        let checkpoint = write::apply(&mut write, step).await?;
+        // Whatever fails from here on, they are not used again.
+        let known = self.known().take().filter(|known| Some(known.at) == step.follows);
+        let known = known.map_or_else(WorkingRows::new, |known| known.rows);
+        let (checkpoint, known) = write::apply(&mut write, step, known).await?;
         // No final blocks are left to fetch: from here on it is a block at a time.
         let caught_up = checkpoint.block.map(|block| block.number) >= step.finalized;
         let indexes = caught_up && !self.indexed.load(Ordering::Relaxed);
@@ -144,6 +158,9 @@ impl Store {
         if indexes {
             self.indexed.store(true, Ordering::Relaxed);
         }
+        if !caught_up {
+            *self.known() = checkpoint.block.map(|at| Known { at, rows: known });
+        }
         Ok(checkpoint)
     }
 
@@ -151,6 +168,7 @@ impl Store {
     /// of how many are done. On PostgreSQL readers wait until it is.
     pub async fn rebuild(&self, progress: impl FnMut(u64, u64) + Send) -> Result<(), StoreError> {
         let mut write = self.writer()?.write().await?;
+        self.known().take();
         indexes::drop(&mut write).await?;
         write::rebuild(&mut write, progress).await?;
         indexes::create(&mut write).await?;
@@ -160,6 +178,7 @@ impl Store {
     /// Empties all tables: the next indexer starts from nothing, with whatever market it is given.
     pub async fn forget(&self) -> Result<(), StoreError> {
         let mut write = self.writer()?.write().await?;
+        self.known().take();
         write::forget(&mut write).await?;
         write.commit().await
     }
@@ -184,6 +203,11 @@ impl Store {
     pub async fn block_at(&self, number: u64) -> Result<Option<BlockRef>, StoreError> {
         let mut read = self.readers.read().await?;
         block_at(&mut read, big("block number", number)?).await
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        // Nothing panics while it is held.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writer(&self) -> Result<&Pool, StoreError> {

@@ -5,13 +5,14 @@ use common::ids::{Address, DealId};
 use super::{
     Snapshot,
     bulk::table,
-    convert::{atoms, big, from_word, parse, unsigned, word},
-    db::{Statement, Tx, Value},
+    convert::{atoms, big, from_word, key, parse, unsigned, word},
+    db::{Statement, Value},
     error::StoreError,
     history::LoggedRecord,
     lists::Listed,
 };
 use crate::{
+    kind,
     projection::{
         payments::{Payment, PaymentKind},
         rows::OpenedAt,
@@ -20,12 +21,13 @@ use crate::{
 };
 
 table!(
-    PAYMENTS, "payments",
-    block_number Big Fixed, log_index Big Fixed, part Big Fixed, kind Text Fixed, from_account Text Fixed,
-    to_account Text Fixed, amount Big Fixed,
+    TABLE, "payments",
+    block_number Big Fixed, log_index Big Fixed, part Big Fixed, kind Text Fixed, from_key Big Fixed,
+    from_account Text Fixed, to_key Big Fixed, to_account Text Fixed, amount Big Fixed,
 );
 
-pub(super) async fn save(db: &mut Tx, payments: Vec<Payment>) -> Result<(), StoreError> {
+/// Values of all columns.
+pub(super) fn encoded(payments: Vec<Payment>) -> Result<Vec<Value>, StoreError> {
     let mut values: Vec<Value> = Vec::new();
     for payment in payments {
         values.extend([
@@ -33,12 +35,14 @@ pub(super) async fn save(db: &mut Tx, payments: Vec<Payment>) -> Result<(), Stor
             big("log index", payment.at.log_index)?.into(),
             i64::from(payment.part).into(),
             word("payments.kind", &payment.kind)?.into(),
+            key(payment.from.as_bytes()).into(),
             payment.from.to_string().into(),
+            key(payment.to.as_bytes()).into(),
             payment.to.to_string().into(),
             payment.amount.to_i64().into(),
         ]);
     }
-    db.put(PAYMENTS, values).await
+    Ok(values)
 }
 
 /// Which payments; what is not named does not matter.
@@ -98,6 +102,7 @@ impl Snapshot {
         match (filter.deal, filter.account) {
             (Some(deal), account) => {
                 // The events of a deal are indexed.
+                query.push(" AND e.deal_key = ").push_bind(key(deal.as_bytes()));
                 query.push(" AND e.deal_id = ").push_bind(deal.to_string());
                 if let Some(account) = account {
                     query.push(" AND (p.from_account = ").push_bind(account.to_string());
@@ -106,15 +111,16 @@ impl Snapshot {
             }
             (None, Some(account)) => {
                 query.push(" AND (p.block_number, p.log_index, p.part) IN (");
-                side(&mut query, "p.from_account = ", account, filter.kind, part)?;
+                side(&mut query, ["p.from_key = ", " AND p.from_account = "], account, filter.kind, part)?;
                 query.push(" UNION ALL ");
-                side(&mut query, "p.to_account <> p.from_account AND p.to_account = ", account, filter.kind, part)?;
+                let to = ["p.to_account <> p.from_account AND p.to_key = ", " AND p.to_account = "];
+                side(&mut query, to, account, filter.kind, part)?;
                 query.push(")");
             }
             (None, None) => {
                 if let Some(kind) = filter.kind {
                     // So are the events of a kind.
-                    query.push(" AND e.kind IN (").push_list(kind.logged_as().iter().map(|kind| (*kind).to_owned()));
+                    query.push(" AND e.kind IN (").push_list(kind.logged_as().iter().map(|name| kind::number(name)));
                     query.push(")");
                 }
             }
@@ -133,13 +139,13 @@ impl Snapshot {
 /// As much of one account's payments as a page needs, from the index of one of the two sides.
 fn side(
     query: &mut Statement,
-    condition: &'static str,
+    [by_key, by_name]: [&'static str; 2],
     account: Address,
     kind: Option<PaymentKind>,
     part: Part,
 ) -> Result<(), StoreError> {
-    query.push("SELECT * FROM (SELECT p.block_number, p.log_index, p.part FROM payments p WHERE ").push(condition);
-    query.push_bind(account.to_string());
+    query.push("SELECT * FROM (SELECT p.block_number, p.log_index, p.part FROM payments p WHERE ").push(by_key);
+    query.push_bind(key(account.as_bytes())).push(by_name).push_bind(account.to_string());
     if let Some(kind) = kind {
         query.push(" AND p.kind = ").push_bind(word("payments.kind", &kind)?);
     }

@@ -155,22 +155,25 @@ async fn load_from(
 }
 
 /// Makes the row under each key be what stands beside it; `None` removes it.
-pub(super) async fn save(
-    db: &mut Tx,
-    changes: impl IntoIterator<Item = (RowKey, Option<Row>)>,
-) -> Result<(), StoreError> {
-    let mut written: HashMap<&'static str, (&'static Table, Vec<Value>)> = HashMap::new();
-    for (key, row) in changes {
-        let table = table_of(&key);
-        match row {
-            Some(row) => written.entry(table.name).or_insert((table, Vec::new())).1.extend(values(key, &row)?),
-            None => remove(db, key).await?,
-        }
+pub(super) async fn save(db: &mut Tx, changes: &[(RowKey, Option<Row>)]) -> Result<(), StoreError> {
+    for (key, _) in changes.iter().filter(|(_, row)| row.is_none()) {
+        remove(db, *key).await?;
     }
-    for (table, values) in written.into_values() {
+    let written: Vec<(RowKey, &Row)> = changes.iter().filter_map(|(key, row)| Some((*key, row.as_ref()?))).collect();
+    for (table, values) in encoded(&written)? {
         db.put(table, values).await?;
     }
     Ok(())
+}
+
+/// Values of all columns, by tables.
+pub(super) fn encoded(rows: &[(RowKey, &Row)]) -> Result<Vec<(&'static Table, Vec<Value>)>, StoreError> {
+    let mut written: HashMap<&'static str, (&'static Table, Vec<Value>)> = HashMap::new();
+    for (key, row) in rows {
+        let table = table_of(key);
+        written.entry(table.name).or_insert((table, Vec::new())).1.extend(values(*key, row)?);
+    }
+    Ok(written.into_values().collect())
 }
 
 /// Values of all columns.

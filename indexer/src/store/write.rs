@@ -2,24 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use common::event::{BlockRef, MarketBlock, PlacedEvent};
+use common::event::{BlockRef, MarketBlock};
 
 use super::{
-    Checkpoint, bound_terms,
-    bulk::table,
-    checkpoint,
-    convert::{big, from_json, json, unsigned},
-    db::{Statement, Tx, Value},
+    Checkpoint, checkpoint,
+    convert::{big, from_json, unsigned},
+    db::{Statement, Tx},
     error::StoreError,
-    payments,
+    pipeline::Added,
     records::{BlockRecord, EventRecord},
-    rows::{self, Rows},
+    rows,
 };
 use crate::{
     input::Step,
-    kind,
     projection::{
-        ledger::Ledger,
+        ledger::WorkingRows,
         rows::{Row, RowKey},
     },
 };
@@ -27,18 +24,24 @@ use crate::{
 /// Events that are projected at once when the projection is rebuilt.
 const REBUILD_EVENTS: i64 = 20_000;
 
-/// Applies `step` and says where the projection is then. The caller commits.
-pub(super) async fn apply(db: &mut Tx, step: &Step) -> Result<Checkpoint, StoreError> {
+/// Applies `step` and says where the projection is then, and which rows are known there. `known` are rows as the step
+/// finds them. The caller commits.
+pub(super) async fn apply(
+    db: &mut Tx,
+    step: &Step,
+    known: WorkingRows,
+) -> Result<(Checkpoint, WorkingRows), StoreError> {
     let before = checkpoint(db).await?;
     if before.block != step.follows {
         return Err(StoreError::conflict(step.follows, before.block));
     }
-    let mut committed = before.block;
+    let (mut committed, mut known) = (before.block, known);
     if let Some(lowest) = step.input.dropped().first() {
         if let Some(finalized) = before.finalized.filter(|finalized| lowest.number <= *finalized) {
             return Err(StoreError::BelowFinal { number: lowest.number, finalized });
         }
         take_back(db, lowest.number).await?;
+        known.clear();
         committed = newest_block(db).await?;
     }
     let added = step.input.added();
@@ -48,10 +51,9 @@ pub(super) async fn apply(db: &mut Tx, step: &Step) -> Result<Checkpoint, StoreE
         (Some(finalized), Some(committed)) => before.finalized.max(Some(finalized.min(committed.number))),
         _ => before.finalized,
     };
-    record(db, added).await?;
-    project(db, added, finalized).await?;
+    let known = Added { blocks: added, finalized, are_new: true }.write(db, known).await?;
     advance(db, committed, finalized).await?;
-    Ok(Checkpoint { block: committed, finalized })
+    Ok((Checkpoint { block: committed, finalized }, known))
 }
 
 /// Replays all stored events into emptied tables. The caller commits.
@@ -60,13 +62,13 @@ pub(super) async fn rebuild(db: &mut Tx, mut progress: impl FnMut(u64, u64)) -> 
     empty(db, &PROJECTED).await?;
     let (all,): (i64,) = db.fetch_one(Statement::new("SELECT count(*) FROM events")).await?;
     let (all, mut done) = (unsigned("count of events", all)?, 0_u64);
-    let mut after = -1_i64;
+    let (mut after, mut known) = (-1_i64, WorkingRows::new());
     loop {
         progress(done, all);
         let blocks = blocks_with_events(db, after).await?;
         let Some(last) = blocks.last() else { return Ok(()) };
         after = big("block number", last.block.number)?;
-        project(db, &blocks, finalized).await?;
+        known = Added { blocks: &blocks, finalized, are_new: false }.write(db, known).await?;
         done = blocks.iter().fold(done, |done, block| done.saturating_add(block.events.len() as u64));
     }
 }
@@ -138,7 +140,7 @@ async fn take_back(db: &mut Tx, from: u64) -> Result<(), StoreError> {
         let before: Option<Row> = before.map(|row| from_json("undo.row_before", &row)).transpose()?;
         rows.push((key, before));
     }
-    rows::save(db, rows).await?;
+    rows::save(db, &rows).await?;
     for table in [
         "DELETE FROM undo WHERE block_number >= $1",
         "DELETE FROM payments WHERE block_number >= $1",
@@ -154,75 +156,6 @@ async fn newest_block(db: &mut Tx) -> Result<Option<BlockRef>, StoreError> {
     let query = Statement::new("SELECT * FROM blocks ORDER BY number DESC LIMIT 1");
     let record: Option<BlockRecord> = db.fetch_optional(query).await?;
     record.map(BlockRecord::into_domain).transpose()
-}
-
-table!(
-    BLOCKS, "blocks",
-    number Big Fixed, hash Text Fixed, parent_hash Text Fixed, timestamp Big Fixed, event_count Big Fixed,
-);
-table!(
-    EVENTS, "events",
-    block_number Big Fixed, log_index Big Fixed, tx_hash Text Fixed, kind Text Fixed, deal_id Text Fixed,
-    payload Text Fixed,
-);
-table!(UNDO, "undo", block_number Big Fixed, row_key Text Fixed, row_before Text Fixed);
-
-/// Stores blocks and their events as they are.
-async fn record(db: &mut Tx, added: &[MarketBlock]) -> Result<(), StoreError> {
-    let mut blocks: Vec<Value> = Vec::new();
-    let mut events: Vec<Value> = Vec::new();
-    for MarketBlock { block, events: of_block } in added {
-        blocks.extend([
-            big("block number", block.number)?.into(),
-            block.hash.to_string().into(),
-            block.parent_hash.to_string().into(),
-            big("block timestamp", block.timestamp)?.into(),
-            i64::try_from(of_block.len()).unwrap_or(i64::MAX).into(),
-        ]);
-        for event in of_block {
-            events.extend(event_values(event)?);
-        }
-    }
-    db.put(BLOCKS, blocks).await?;
-    db.put(EVENTS, events).await
-}
-
-fn event_values(event: &PlacedEvent) -> Result<[Value; 6], StoreError> {
-    Ok([
-        big("block number", event.block_number)?.into(),
-        big("log index", event.log_index)?.into(),
-        event.tx_hash.to_string().into(),
-        kind::of(&event.event).to_owned().into(),
-        kind::deal_of(&event.event).map(|id| id.to_string()).into(),
-        json("events.payload", &event.event)?.into(),
-    ])
-}
-
-async fn project(db: &mut Tx, blocks: &[MarketBlock], finalized: Option<u64>) -> Result<(), StoreError> {
-    let bond_epochs = bound_terms(db).await?.bond_epochs;
-    let mut rows = Rows(&mut *db);
-    let mut ledger = Ledger::new(&mut rows, bond_epochs);
-    ledger.read_ahead(blocks).await?;
-    let mut undo: Vec<Value> = Vec::new();
-    for MarketBlock { block, events } in blocks {
-        for event in events {
-            ledger.apply(event).await?;
-        }
-        let images = ledger.end_block();
-        if finalized.is_some_and(|finalized| block.number <= finalized) {
-            continue;
-        }
-        let number = big("block number", block.number)?;
-        for (key, before) in images {
-            let before = before.map(|row| json("undo.row_before", &row)).transpose()?;
-            undo.extend([number.into(), json("undo.row_key", &key)?.into(), before.into()]);
-        }
-    }
-    let payments = ledger.take_payments();
-    let changes: Vec<_> = ledger.into_changes().collect();
-    rows::save(db, changes).await?;
-    payments::save(db, payments).await?;
-    db.put(UNDO, undo).await
 }
 
 /// Records where the projection is, and forgets what can no longer be needed.

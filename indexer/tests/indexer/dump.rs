@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 const TABLES: [(&str, &str, &str); 13] = [
     ("checkpoint", "block_number finalized_number", "id"),
     ("blocks", "number hash parent_hash timestamp event_count", "number"),
-    ("events", "block_number log_index tx_hash kind deal_id payload", "block_number, log_index"),
+    ("events", "block_number log_index tx_hash kind deal_key deal_id payload", "block_number, log_index"),
     ("undo", "block_number row_key row_before", "block_number, row_key"),
     ("balances", "account free", "account"),
     ("nonce_floors", "owner floor", "owner"),
@@ -33,7 +33,11 @@ const TABLES: [(&str, &str, &str); 13] = [
         "deal_id",
     ),
     ("attestations", "agent epoch receipt_root rolling_hash block_number log_index", "agent, epoch"),
-    ("payments", "block_number log_index part kind from_account to_account amount", "block_number, log_index, part"),
+    (
+        "payments",
+        "block_number log_index part kind from_key from_account to_key to_account amount",
+        "block_number, log_index, part",
+    ),
 ];
 
 /// Rows by table.

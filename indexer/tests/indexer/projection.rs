@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     dump::{self, dump},
-    history::{Action, Chain, actions, terms},
+    history::{Action, Chain, actions, attempts, terms},
 };
 
 /// Which of the two it is.
@@ -237,6 +237,37 @@ proptest! {
                 let all = chain.blocks.iter().flat_map(|block| &block.events);
                 let all: Vec<_> = all.map(|event| (event.block_number, event.log_index)).collect();
                 prop_assert_eq!(seen, all);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    /// What a step hands to the next one is what that would have read.
+    #[test]
+    fn final_blocks_one_by_one_are_as_all_at_once(blocks in prop::collection::vec(attempts(), 2..12)) {
+        block_on(async {
+            let mut chain = Chain::default();
+            blocks.iter().for_each(|attempts| chain.mine(attempts));
+            // The last block is never reached: every step is one of many.
+            chain.finalized = chain.last().map(|last| last.number + 1);
+            for engine in ENGINES {
+                let database = Database::new(engine).await;
+                let mut follows = None;
+                for added in &chain.blocks {
+                    let input = ChainInput::Committed { blocks: vec![added.clone()] };
+                    let step = Step { follows, input, finalized: chain.finalized };
+                    database.store.apply(&step).await.unwrap();
+                    // What is refused leaves nothing behind.
+                    let is_refused = added.block.number % 3 == 0 && database.store.apply(&step).await.is_err();
+                    prop_assert_eq!(is_refused, added.block.number % 3 == 0);
+                    follows = Some(added.block);
+                }
+                let at_once = Database::of(&chain, engine).await;
+                prop_assert_eq!(dump(&database.location).await, dump(&at_once.location).await);
             }
             Ok(())
         })?;
