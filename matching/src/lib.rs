@@ -3,9 +3,10 @@
 //!
 //! Layout: [`snapshot`] is what is known at a block, [`ledger`] what fills change of it, [`feasible`] the one predicate,
 //! [`scan`] the rule of continuous matching in its plainest form, [`engine`] the same answers from an index that follows
-//! every change, [`explain`] the reasons and ways out for a demand that finds no host, [`ends`] the deals that anybody
-//! may end now.
+//! every change, [`batch`] what goes beyond them where demand is unmet, [`explain`] the reasons and ways out for a demand
+//! that finds no host, [`ends`] the deals that anybody may end now.
 
+pub mod batch;
 pub mod ends;
 pub mod engine;
 pub mod explain;
