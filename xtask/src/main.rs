@@ -59,6 +59,13 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// The matching engine on public workloads: welfare beside proven bounds, time of each operation, a trace.
+    #[command(after_help = "Example:\n  cargo xtask bench matching --data ../shared/data --offers 10000,100000")]
+    Matching {
+        /// Passed on; `--help` lists what there is.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Task::Contracts { check } => contracts::run(check),
         Task::Bench(Bench::Gas) => bench::gas::run(),
         Task::Bench(Bench::Indexer { options }) => bench::services("indexer", &options),
+        Task::Bench(Bench::Matching { options }) => bench::services("matching", &options),
         Task::Prove { only } => proofs::run(only.as_deref()),
         Task::Test { only } => tests::run(only),
     }
