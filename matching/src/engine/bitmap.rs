@@ -156,23 +156,22 @@ impl Digits {
     fn at_least(self, first: usize) -> Comparison {
         let mut comparison = Comparison::default();
         let mut end = first.saturating_add(Self::COLUMNS);
-        for (digit, highest) in self.0.into_iter().zip(Self::HIGHEST.0).rev() {
+        let mut is_bare = true;
+        let digits = self.0.into_iter().zip(Self::HIGHEST.0).rev();
+        for ((digit, highest), place) in digits.zip(&mut comparison.0) {
             end = end.saturating_sub(highest);
-            let same = digit.checked_sub(1).map(|at| end.saturating_add(at));
+            place.0 = digit.checked_sub(1).map(|at| end.saturating_add(at));
             // Where nothing is asked of the digits behind, those above are among the same.
-            let is_first = comparison.0.is_empty();
-            let above = (!is_first && digit < highest).then(|| end.saturating_add(digit));
-            if same.is_some() || !is_first {
-                comparison.0.push((same, above));
-            }
+            place.1 = (!is_bare && digit < highest).then(|| end.saturating_add(digit));
+            is_bare &= digit == 0;
         }
         comparison
     }
 }
 
-/// For each digit, from the last one that matters: the column of those that are not less in it, and of those that are more.
-#[derive(Debug, Clone, Default)]
-struct Comparison(Vec<(Option<usize>, Option<usize>)>);
+/// For each digit, from the last one: the column of those that are not less in it, and of those that are more.
+#[derive(Debug, Clone, Copy, Default)]
+struct Comparison([(Option<usize>, Option<usize>); 3]);
 
 /// Numbers that are not less, all of some columns, and of others, where there are any, at least one.
 #[derive(Debug, Clone, Default)]
@@ -587,7 +586,9 @@ impl<T: Item> Page<T> {
         let at = at.min(self.blocks.len());
         let first = items.iter().map(Item::key).min().or_else(|| self.firsts.get(at.saturating_sub(1)).copied());
         let Some(first) = first else { return };
-        self.shift(at, true);
+        if at < self.blocks.len() {
+            self.shift(at, true);
+        }
         self.firsts.insert(at, first);
         self.blocks.insert(at, Block { used: 0, bounds: None, ids: Vec::new(), items: Vec::new() });
         items.iter().for_each(|item| self.widen(item));
@@ -601,7 +602,9 @@ impl<T: Item> Page<T> {
             self.blocks.remove(at);
             self.firsts.remove(at);
         }
-        self.shift(at, false);
+        if at < self.blocks.len() {
+            self.shift(at, false);
+        }
         items
     }
 
@@ -767,8 +770,9 @@ impl<T: Item> BitmapIndex<T> {
         }
     }
 
+    /// The last page stays: whoever holds now one item and now none does not make it anew each time.
     fn drop_page(&mut self, at: usize) {
-        if at < self.pages.len() {
+        if at < self.pages.len() && self.pages.len() > 1 {
             self.pages.remove(at);
             self.firsts.remove(at);
         }

@@ -33,18 +33,25 @@ impl Engine {
         let size = terms.map_or(Resources::default(), |terms| terms.offer.size);
         let unlimited = terms.is_some_and(|terms| terms.unlimited_funds);
         for fill in undone.fills.iter().rev() {
-            let provider = self.account(fill.provider);
-            if let Some(supply) = self.supplies.find(fill.supply).and_then(|supply| self.supplies.get(supply)) {
-                let used = supply.used.saturating_sub(size);
-                self.set_used(fill.supply, used);
-            }
+            let supply = self.supplies.find(fill.supply);
+            let known = supply.and_then(|supply| Some((supply, self.supplies.get(supply)?)));
+            let provider = match known {
+                Some((supply, slot)) => {
+                    let (used, provider) = (slot.used.saturating_sub(size), slot.provider);
+                    self.set_used_of(supply, used);
+                    provider
+                }
+                None => self.account(fill.provider),
+            };
             self.move_money(provider, fill.cost.bond, Atoms::checked_add);
             if !unlimited || provider == developer {
                 self.move_money(developer, fill.cost.lock, Atoms::checked_add);
             }
-            self.set_hosted(undone.demand, fill.provider, false);
+            self.remove_host(number, provider);
         }
-        self.set_placement(undone.demand, placement);
+        self.set_placement_of(number, placement);
+        self.review_demand(number, true);
+        self.forget_empty(number);
     }
 
     /// Enters hosts that [`Engine::place`] found.
@@ -74,6 +81,7 @@ impl Engine {
         let start: Epoch = self.conditions.start_epoch();
         placement.end_epoch.get_or_insert(start.plus(epochs));
         self.set_placement_of(number, placement);
+        self.review_demand(number, true);
         Some(entered)
     }
 

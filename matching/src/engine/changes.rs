@@ -78,10 +78,13 @@ impl Engine {
 
     /// There is this demand, with these terms.
     pub fn set_demand(&mut self, demand: Demand) {
-        if self.demand(demand.hash).is_some_and(|known| *known == demand) {
-            return;
+        let known = self.demands.find(demand.hash);
+        if let Some(terms) = known.and_then(|number| self.demands.get(number)?.terms.as_deref()) {
+            if *terms == demand {
+                return;
+            }
+            self.remove_demand(demand.hash);
         }
-        self.remove_demand(demand.hash);
         let developer = self.account(demand.offer.developer);
         let number = self.demands.find_or_insert(demand.hash, || DemandSlot::unknown(demand.hash));
         self.demand_ends.insert((demand.offer.valid_until, number));
@@ -121,6 +124,7 @@ impl Engine {
     pub fn set_placement(&mut self, developer_offer: OfferHash, placement: Placement) {
         let number = self.demands.find_or_insert(developer_offer, || DemandSlot::unknown(developer_offer));
         self.set_placement_of(number, placement);
+        self.review_demand(number, true);
         self.forget_empty(number);
     }
 
@@ -130,12 +134,10 @@ impl Engine {
         let number = self.demands.find_or_insert(developer_offer, || DemandSlot::unknown(developer_offer));
         if hosted {
             self.add_host(number, provider);
-        } else if let Some(slot) = self.demands.get_mut(number)
-            && let Ok(at) = slot.hosts.binary_search(&provider)
-        {
-            slot.hosts.remove(at);
-            self.review_demand(number, true);
+        } else {
+            self.remove_host(number, provider);
         }
+        self.review_demand(number, true);
         self.forget_empty(number);
     }
 
@@ -334,6 +336,7 @@ impl Engine {
         }
     }
 
+    /// The caller reviews the demand.
     pub(super) fn set_placement_of(&mut self, number: u32, placement: Placement) {
         let Some(slot) = self.demands.get_mut(number) else { return };
         let before = std::mem::replace(&mut slot.placement, placement);
@@ -346,19 +349,28 @@ impl Engine {
                 self.terms.remove(&(end, number));
             }
         }
-        self.review_demand(number, true);
     }
 
+    /// The caller reviews the demand when all of its hosts are set.
     pub(super) fn add_host(&mut self, number: u32, provider: u32) {
-        let Some(slot) = self.demands.get_mut(number) else { return };
-        if let Err(at) = slot.hosts.binary_search(&provider) {
+        if let Some(slot) = self.demands.get_mut(number)
+            && let Err(at) = slot.hosts.binary_search(&provider)
+        {
             slot.hosts.insert(at, provider);
-            self.review_demand(number, true);
+        }
+    }
+
+    /// As [`Engine::add_host`].
+    pub(super) fn remove_host(&mut self, number: u32, provider: u32) {
+        if let Some(slot) = self.demands.get_mut(number)
+            && let Ok(at) = slot.hosts.binary_search(&provider)
+        {
+            slot.hosts.remove(at);
         }
     }
 
     /// Sees whether a demand can be matched at all; `touched` when what it would find may be another than before.
-    fn review_demand(&mut self, number: u32, touched: bool) {
+    pub(super) fn review_demand(&mut self, number: u32, touched: bool) {
         let Some(slot) = self.demands.get(number) else { return };
         let is_open = slot.terms.as_deref().is_some_and(|demand| {
             !demand.held && feasible::demand_is_blocked_under(&self.conditions, slot.placement, demand).is_none()
@@ -422,7 +434,7 @@ impl Engine {
         }
     }
 
-    fn forget_empty(&mut self, number: u32) {
+    pub(super) fn forget_empty(&mut self, number: u32) {
         if self.demands.get(number).is_some_and(DemandSlot::is_empty) {
             self.demands.remove(number);
         }

@@ -137,15 +137,15 @@ impl Item for Wish {
     }
 }
 
-/// What a supply with so much free and these features asks for.
-fn wanted(entry: &Entry, features: u64) -> Wanted {
+/// What a supply with so much free asks for, which lacks these features of those that demands need.
+fn wanted(entry: &Entry, lacking: u64) -> Wanted {
     let mut wanted = Group::default();
     let joint = joint(entry.milli_cpu, entry.memory_mib);
     wanted.at_least(JOINT_COLUMNS, CPU.step(joint).reversed());
     wanted.at_least(CPU_COLUMNS, CPU.step(cpu(entry.milli_cpu)).reversed());
     wanted.at_least(MEMORY_COLUMNS, MEMORY.step(entry.memory_mib).reversed());
     wanted.at_least(TERM_COLUMNS, TERM.step(entry.term).reversed());
-    let lacking = (0..FEATURES).filter(|feature| features >> feature & 1 == 0);
+    let lacking = (0..FEATURES).filter(|feature| lacking >> feature & 1 == 1);
     lacking.for_each(|feature| wanted.all(FEATURE_COLUMNS.saturating_add(feature)));
     let (continent, country) = places::columns_of(entry.region);
     wanted.any(ANYWHERE_COLUMN);
@@ -168,6 +168,8 @@ impl Bounds for LastTurn {
 #[derive(Debug, Default)]
 pub(super) struct OpenDemands {
     wishes: BitmapIndex<Wish>,
+    /// Features that a demand needs or needed.
+    needed: u64,
 }
 
 impl OpenDemands {
@@ -176,6 +178,7 @@ impl OpenDemands {
     }
 
     pub(super) fn insert(&mut self, wish: Wish) {
+        self.needed |= wish.features;
         self.wishes.insert(wish);
     }
 
@@ -193,7 +196,7 @@ impl OpenDemands {
         let lesser = entry.per_vcpu.min(entry.per_gib.saturating_mul(8));
         let below = u64::MAX.saturating_sub(lesser);
         let mut asked = Asked { entry, features, prices, below, after, served: Vec::new() };
-        let wanted = wanted(entry, features);
+        let wanted = wanted(entry, self.needed & !features);
         for (first, page) in self.wishes.pages() {
             let is_over = match page.bounds().map_or(Step::Skip, |turns| asked.judge(first, turns)) {
                 Step::Enter => !page.search(&wanted, &mut asked),
