@@ -17,6 +17,8 @@ use std::fmt;
 
 /// Items of a block and blocks of a page.
 const WORD: usize = 64;
+/// Places by which a block grows.
+const MORE: usize = 8;
 /// A block with so many items takes some of a full neighbour's.
 const ROOMY: usize = 40;
 /// Blocks whose words of a column lie together, in one line of the processor's cache.
@@ -300,8 +302,8 @@ impl<T: Item> Block<T> {
             (Some(place), Some(id)) => (*place, *id) = (item, item.id()),
             _ => {
                 if self.items.len() == self.items.capacity() {
-                    self.items.reserve_exact(SPARSE);
-                    self.ids.reserve_exact(SPARSE);
+                    self.items.reserve_exact(MORE);
+                    self.ids.reserve_exact(MORE);
                 }
                 self.items.push(item);
                 self.ids.push(item.id());
@@ -558,9 +560,8 @@ impl<T: Item> Page<T> {
     fn empty(&mut self, at: usize) -> Vec<T> {
         let Some(block) = self.blocks.get_mut(at) else { return Vec::new() };
         let items: Vec<T> = block.iter().copied().collect();
-        (block.used, block.bounds) = (0, None);
-        block.items.clear();
-        block.ids.clear();
+        // Their room too: the block may have half as many from now on.
+        *block = Block { used: 0, bounds: None, ids: Vec::new(), items: Vec::new() };
         let whole = bit(at);
         for column in 0..Self::COLUMNS {
             if let Some(word) = self.word_mut(at, column) {
