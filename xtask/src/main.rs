@@ -52,7 +52,7 @@ enum Task {
 enum Bench {
     /// Gas of the market's transactions, beside that of existing markets and the ceilings.
     Gas,
-    /// Speed of the indexer into SQLite and PostgreSQL, beside a plain fetch-and-COPY script.
+    /// Speed of the indexer into SQLite and PostgreSQL, beside a plain fetch-and-COPY script, and the same compiled.
     #[command(after_help = "Example:\n  cargo xtask bench indexer --events 20000 --blocks 400 --rounds 1")]
     Indexer {
         /// Passed on; `--help` lists what there is.
@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Contracts { check } => contracts::run(check),
         Task::Bench(Bench::Gas) => bench::gas::run(),
-        Task::Bench(Bench::Indexer { options }) => bench::services("indexer", &options),
+        Task::Bench(Bench::Indexer { options }) => bench::indexer(&options),
         Task::Bench(Bench::Matching { options }) => bench::services("matching", &options),
         Task::Prove { only } => proofs::run(only.as_deref()),
         Task::Test { only } => tests::run(only),

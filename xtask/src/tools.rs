@@ -22,18 +22,22 @@ pub(crate) fn contracts_dir() -> PathBuf {
 
 /// Installs the pinned Solidity tools and libraries, unless they are there already.
 pub(crate) fn install_node_packages() -> anyhow::Result<()> {
-    let folder = contracts_dir();
+    install_packages_of(&contracts_dir())
+}
+
+/// Installs what a folder's lock file names, unless it is there already.
+pub(crate) fn install_packages_of(folder: &Path) -> anyhow::Result<()> {
     // npm keeps a copy of the lock file that it last installed from.
     let installed = folder.join("node_modules/.wharfage-installed.json");
-    let wanted = std::fs::read(folder.join("package-lock.json")).context("contracts/package-lock.json is missing")?;
+    let wanted = std::fs::read(folder.join("package-lock.json"))
+        .with_context(|| format!("{} has no package-lock.json", folder.display()))?;
     if std::fs::read(&installed).is_ok_and(|text| text == wanted) {
         return Ok(());
     }
     // Install scripts would only link binaries that are run by their paths here. Not `npm ci`: it insists on the
     // optional packages of every platform being in the lock file.
     let install = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"];
-    run(Command::new("npm").args(install).current_dir(&folder))
-        .context("npm is needed for the Solidity tools: install Node.js 20 or newer")?;
+    run(Command::new("npm").args(install).current_dir(folder)).context("npm is needed: install Node.js 20 or newer")?;
     std::fs::write(&installed, wanted).context("cannot mark the packages as installed")
 }
 

@@ -1,9 +1,9 @@
-//! The indexer on a long chain, into both databases, beside a plain script that fetches ranges of logs and copies them
-//! into one table of PostgreSQL: what any indexer has to do at least. All of them run in turn, several times, on the same
-//! chain; the figures are medians.
+//! The indexer on a long chain, into both databases, beside what any indexer has to do at least: a plain script that
+//! fetches ranges of logs and copies them into one table of PostgreSQL, and the same as a compiled program. All of them run
+//! in turn, several times, on the same chain; the figures are medians.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -58,8 +58,8 @@ pub(crate) enum Contestant {
     Index(Chain),
     /// Projects the stored events anew
     Rebuild(Chain),
-    /// Fetches logs and copies them into a table
-    Floor(Chain),
+    /// Fetches logs and copies them into a table, as the script does
+    Compiled(Chain),
 }
 
 impl Contestant {
@@ -67,7 +67,7 @@ impl Contestant {
         let cost = match self {
             Self::Index(chain) => index(chain).await?,
             Self::Rebuild(chain) => rebuild(chain).await?,
-            Self::Floor(chain) => floor(chain).await?,
+            Self::Compiled(chain) => compiled(chain).await?,
         };
         println!("{}", serde_json::to_string(&cost)?);
         Ok(())
@@ -110,8 +110,8 @@ async fn events_in(location: &Location, table: &'static str) -> anyhow::Result<u
     Ok(u64::try_from(count)?)
 }
 
-/// The script: ranges of 100 blocks, one after the other, as they come.
-async fn floor(chain: Chain) -> anyhow::Result<Cost> {
+/// The script in Rust: ranges of 100 blocks, one after the other, as they come.
+async fn compiled(chain: Chain) -> anyhow::Result<Cost> {
     let client = reqwest::Client::new();
     let mut db = PgConnection::connect(&chain.database).await?;
     sqlx::raw_sql(
@@ -157,15 +157,24 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let workload = workload::build(options.events, options.blocks).await?;
     let postgres = Postgres::shared();
     let folder = tempfile::tempdir()?;
-    let mut found: Map<String, Value> = Map::new();
-    let mut costs: [Vec<Cost>; 5] = Default::default();
+    let mut costs: [Vec<Cost>; 6] = Default::default();
     for round in 0..options.rounds {
         let sqlite = folder.path().join(format!("{round}.db")).display().to_string();
-        let (server, plain) = (postgres.database().await, postgres.database().await);
-        let runs =
-            [("floor", &plain), ("index", &sqlite), ("index", &server), ("rebuild", &sqlite), ("rebuild", &server)];
+        let (server, scripts, compiled) =
+            (postgres.database().await, postgres.database().await, postgres.database().await);
+        let runs = [
+            ("script", &scripts),
+            ("compiled", &compiled),
+            ("index", &sqlite),
+            ("index", &server),
+            ("rebuild", &sqlite),
+            ("rebuild", &server),
+        ];
         for ((what, database), costs) in runs.into_iter().zip(&mut costs) {
-            let cost = process::run(&arguments(&workload, what, database)).await?;
+            let cost = match what {
+                "script" => script(&workload, database).await?,
+                _ => process::run(&arguments(&workload, what, database)).await?,
+            };
             eprintln!(
                 "{what} into {}: {cost:?}",
                 if database.starts_with("postgres") { "PostgreSQL" } else { "SQLite" }
@@ -174,20 +183,35 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
             costs.push(cost);
         }
     }
-    let names = ["floor", "sqlite", "postgres", "sqlite_rebuild", "postgres_rebuild"];
-    println!("{:<18}{:>10}{:>12}{:>14}{:>10}{:>12}", "", "seconds", "events/s", "CPU s/100k", "MiB", "of floor");
-    let floor = rate(costs.first().context("no floor")?);
-    for (name, costs) in names.into_iter().zip(&costs) {
+    report(options, &workload, &costs)
+}
+
+/// Prints the figures and writes them.
+fn report(options: &Options, workload: &workload::Workload, costs: &[Vec<Cost>; 6]) -> anyhow::Result<()> {
+    let mut found: Map<String, Value> = Map::new();
+    let names = ["script", "compiled_script", "sqlite", "postgres", "sqlite_rebuild", "postgres_rebuild"];
+    println!(
+        "{:<18}{:>10}{:>12}{:>14}{:>10}{:>12}{:>14}",
+        "", "seconds", "events/s", "CPU s/100k", "MiB", "of script", "of compiled"
+    );
+    let [script, compiled, ..] = costs;
+    let (script, compiled) = (rate(script), rate(compiled));
+    for (name, costs) in names.into_iter().zip(costs) {
         let rate = rate(costs);
         let cpu = median(costs.iter().map(|cost| cost.cpu_seconds * 100_000.0 / cost.events as f64));
         let peak = median(costs.iter().map(|cost| cost.peak_mib));
         let seconds = median(costs.iter().map(|cost| cost.seconds));
-        println!("{name:<18}{seconds:>10.2}{rate:>12.0}{cpu:>14.2}{peak:>10.1}{:>12.2}", rate / floor);
+        println!(
+            "{name:<18}{seconds:>10.2}{rate:>12.0}{cpu:>14.2}{peak:>10.1}{:>12.2}{:>14.2}",
+            rate / script,
+            rate / compiled
+        );
         found.insert(format!("{name}_events_per_second"), rate.into());
         found.insert(format!("{name}_seconds"), seconds.into());
         found.insert(format!("{name}_cpu_seconds_per_100k_events"), cpu.into());
         found.insert(format!("{name}_peak_mib"), peak.into());
-        found.insert(format!("{name}_rate_over_floor_ratio"), (rate / floor).into());
+        found.insert(format!("{name}_rate_over_script_ratio"), (rate / script).into());
+        found.insert(format!("{name}_rate_over_compiled_script_ratio"), (rate / compiled).into());
     }
     found.insert("events_count".to_owned(), workload.events.into());
     found.insert("blocks_count".to_owned(), options.blocks.into());
@@ -198,6 +222,15 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     std::fs::write(&options.out, format!("{}\n", serde_json::to_string_pretty(&found)?))?;
     println!("wrote {}", options.out.display());
     Ok(())
+}
+
+/// The script, in a Node of its own.
+async fn script(workload: &workload::Workload, database: &str) -> anyhow::Result<Cost> {
+    let terms = workload.market.reader.terms();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/script/floor.mjs");
+    let (rpc, market) = (workload.market.anvil.url(), workload.market.market.to_string());
+    let (from, to) = (terms.deployed_at_block.to_string(), workload.head.to_string());
+    process::run_program(Path::new("node"), &[file, &rpc, &market, &from, &to, database].map(str::to_owned)).await
 }
 
 fn arguments(workload: &workload::Workload, what: &str, database: &str) -> Vec<String> {

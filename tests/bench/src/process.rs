@@ -1,6 +1,6 @@
 //! What one process cost, by its own account.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,11 @@ impl Cost {
 
 /// Runs this program with `arguments` and reads its cost off its last line.
 pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<Cost> {
-    let program = std::env::current_exe().context("cannot find this program")?;
+    run_program(&std::env::current_exe().context("cannot find this program")?, arguments).await
+}
+
+/// Runs a program that says what it cost in its last line.
+pub(crate) async fn run_program(program: &Path, arguments: &[String]) -> anyhow::Result<Cost> {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::piped()).kill_on_drop(true);
     let output = command.spawn().context("cannot start a contestant")?.wait_with_output().await?;

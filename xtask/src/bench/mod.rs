@@ -13,6 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::tools;
 
+/// The indexer, beside a script that has packages of its own.
+pub(crate) fn indexer(options: &[String]) -> anyhow::Result<()> {
+    tools::install_packages_of(&tools::root().join("tests/bench/script"))?;
+    services("indexer", options)
+}
+
 /// Builds the measurements of the services and runs the one called `name`, which writes its figures itself.
 pub(crate) fn services(name: &str, options: &[String]) -> anyhow::Result<()> {
     tools::install_node_packages()?;
