@@ -32,6 +32,39 @@ pub struct FillCost {
     pub bond: Atoms,
 }
 
+/// What is left of a developer's free balance while its hosts are chosen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purse {
+    left: Atoms,
+    unlimited: bool,
+}
+
+impl Purse {
+    pub(crate) const fn new(left: Atoms, unlimited: bool) -> Self {
+        Self { left, unlimited }
+    }
+
+    /// Whether a developer that hosts itself has the bond when it has paid the lock.
+    pub(crate) fn pays_bond_too(self, cost: FillCost) -> bool {
+        cost.bond <= self.left.checked_sub(cost.lock).unwrap_or_default()
+    }
+
+    /// Takes the lock, and the bond too where the developer hosts itself; `false` and unchanged when it is not there.
+    pub(crate) fn pay(&mut self, cost: FillCost, hosts_itself: bool) -> bool {
+        if self.unlimited {
+            return true;
+        }
+        let bond = if hosts_itself { cost.bond } else { Atoms::ZERO };
+        match self.left.checked_sub(cost.lock).and_then(|left| left.checked_sub(bond)) {
+            Ok(left) => {
+                self.left = left;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
 /// Balances, capacity and places at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ledger {

@@ -7,10 +7,9 @@
 
 use super::{
     feasible,
-    ledger::{FillCost, Ledger},
+    ledger::{FillCost, Ledger, Purse},
     snapshot::{Conditions, Demand, Snapshot, Supply},
 };
-use common::money::Atoms;
 
 /// One replica at one provider.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +106,7 @@ pub fn place<'a>(
     // Stable: equal asks stay in order of registration.
     candidates.sort_by_key(|fill| fill.cost.ask);
 
-    let mut purse = Purse { left: ledger.free(demand.offer.developer), unlimited: demand.unlimited_funds };
+    let mut purse = Purse::new(ledger.free(demand.offer.developer), demand.unlimited_funds);
     let mut fills: Vec<Fill<'a>> = Vec::with_capacity(wanted.min(candidates.len()));
     for candidate in candidates {
         if fills.len() >= wanted {
@@ -122,32 +121,9 @@ pub fn place<'a>(
     fills
 }
 
-/// What is left of the developer's free balance.
-struct Purse {
-    left: Atoms,
-    unlimited: bool,
-}
-
-impl Purse {
-    /// Takes the lock, and the bond too where the developer hosts itself; `false` and unchanged when it is not there.
-    fn pay(&mut self, cost: FillCost, hosts_itself: bool) -> bool {
-        if self.unlimited {
-            return true;
-        }
-        let bond = if hosts_itself { cost.bond } else { Atoms::ZERO };
-        match self.left.checked_sub(cost.lock).and_then(|left| left.checked_sub(bond)) {
-            Ok(left) => {
-                self.left = left;
-                true
-            }
-            Err(_) => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use common::ids::OfferHash;
+    use common::{ids::OfferHash, money::Atoms};
     use proptest::prelude::*;
 
     use super::*;

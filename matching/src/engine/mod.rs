@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{
     feasible,
-    ledger::FillCost,
+    ledger::{FillCost, Purse},
     snapshot::{Conditions, Demand, Supply},
 };
 
@@ -316,8 +316,9 @@ impl Engine {
         let Some(slot) = self.demands.get(number) else { return nothing(false) };
         let Some(demand) = slot.terms.as_deref() else { return nothing(false) };
         let term = feasible::remaining_under(&self.conditions, slot.placement, demand);
-        let Some(purse) = self.purse(slot, demand) else { return nothing(true) };
-        let most = purse.highest_ask(demand.offer.prepaid_epochs.min(term));
+        let Some((purse, for_lock)) = self.purse(slot, demand) else { return nothing(true) };
+        let prepaid = u64::from(demand.offer.prepaid_epochs.min(term));
+        let most = for_lock.get().checked_div(prepaid).unwrap_or(u64::MAX);
         let limit = most.min(demand.offer.max_price_per_epoch.get());
         let offer = &demand.offer;
         let mut query = Query::new(&mut self.index, offer.size, offer.features.0, term, &offer.regions);
@@ -356,12 +357,13 @@ impl Engine {
         placed
     }
 
-    /// The developer's money, the matcher's fee for one replica set aside; `None` when it is not even that.
-    fn purse(&self, slot: &DemandSlot, demand: &Demand) -> Option<Purse> {
+    /// The developer's money, and what there is of it for the lock of the first replica: the matcher's fee is set aside;
+    /// `None` when it is not even that.
+    fn purse(&self, slot: &DemandSlot, demand: &Demand) -> Option<(Purse, Atoms)> {
         let free = self.accounts.get(slot.developer).map_or(Atoms::ZERO, |account| account.free);
-        let (fee, unlimited) = (demand.offer.matcher_fee, demand.unlimited_funds);
-        let money = if unlimited { Atoms::MAX } else { free };
-        money.checked_sub(fee).ok().map(|without_fee| Purse { left: free, without_fee, unlimited })
+        let money = if demand.unlimited_funds { Atoms::MAX } else { free };
+        let for_lock = money.checked_sub(demand.offer.matcher_fee).ok()?;
+        Some((Purse::new(free, demand.unlimited_funds), for_lock))
     }
 
     /// Numbers of accounts that may not host.
@@ -395,40 +397,4 @@ fn may_host(supply: &SupplySlot, demand: &DemandSlot) -> bool {
         && (wanted.allow.is_empty() || wanted.allow.contains(&offered.provider))
         && !wanted.deny.contains(&offered.provider)
         && demand.hosts.binary_search(&supply.provider).is_err()
-}
-
-/// A developer's free balance while its hosts are chosen.
-#[derive(Debug, Clone, Copy)]
-struct Purse {
-    left: Atoms,
-    /// What there is for the lock of the first replica.
-    without_fee: Atoms,
-    unlimited: bool,
-}
-
-impl Purse {
-    /// The highest ask whose lock of so many epochs can be paid.
-    fn highest_ask(self, epochs: u32) -> u64 {
-        self.without_fee.get().checked_div(u64::from(epochs)).unwrap_or(u64::MAX)
-    }
-
-    /// Whether a developer that hosts itself has the bond when it has paid the lock.
-    fn pays_bond_too(self, cost: FillCost) -> bool {
-        cost.bond <= self.left.checked_sub(cost.lock).unwrap_or_default()
-    }
-
-    /// Takes the lock, and the bond too where the developer hosts itself; `false` and unchanged when it is not there.
-    fn pay(&mut self, cost: FillCost, hosts_itself: bool) -> bool {
-        if self.unlimited {
-            return true;
-        }
-        let bond = if hosts_itself { cost.bond } else { Atoms::ZERO };
-        match self.left.checked_sub(cost.lock).and_then(|left| left.checked_sub(bond)) {
-            Ok(left) => {
-                self.left = left;
-                true
-            }
-            Err(_) => false,
-        }
-    }
 }
