@@ -63,10 +63,18 @@ impl FeatureSet {
         Self(self.0 & !other.0)
     }
 
+    /// Sets of one feature each, lowest bit first.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        self.bits().filter_map(|bit| 1_u64.checked_shl(bit).map(Self))
+    }
+
+    fn bits(self) -> impl Iterator<Item = u32> {
+        (0..u64::BITS).filter(move |bit| self.0.checked_shr(*bit).is_some_and(|bits| bits & 1 == 1))
+    }
+
     /// Names, lowest bit first; `bit:N` where this version knows none.
     pub fn names(self) -> Vec<String> {
-        (0..u64::BITS)
-            .filter(|bit| self.0.checked_shr(*bit).is_some_and(|bits| bits & 1 == 1))
+        self.bits()
             .map(|bit| FEATURES.get(bit as usize).map_or_else(|| format!("bit:{bit}"), |name| (*name).to_owned()))
             .collect()
     }
@@ -117,6 +125,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<FeatureSet>(&json).unwrap(), FeatureSet(bits));
         }
         assert_eq!(FeatureSet(0b100).names(), ["wasi:keyvalue"]);
+        assert!(FeatureSet(0b101).each().eq([FeatureSet(1), FeatureSet(0b100)]));
     }
 
     #[test]

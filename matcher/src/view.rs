@@ -19,12 +19,11 @@ use common::{
 use indexer::view::AsOf;
 use matching::{
     engine::Engine,
-    explain::{Explanation, Outlook, QuotedReplica},
     feasible,
     ledger::{FillCost, Ledger},
     snapshot::{Conditions, Demand, Inputs, PendingFill, Snapshot, Supply},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
     error::MatcherError,
@@ -46,8 +45,6 @@ pub(crate) struct View {
     pub(crate) pending: Vec<PendingFill>,
     /// What can be matched now, in order of service.
     pub(crate) matches: Vec<PlannedMatch>,
-    /// The ledger as it will be once all of that is matched: what a newcomer finds.
-    residual: Ledger,
 }
 
 /// A demand and its hosts, cheapest first.
@@ -67,10 +64,10 @@ pub(crate) struct Views {
     matcher: Address,
     /// Counts changes of the matcher's own database.
     version: AtomicU64,
-    latest: Mutex<Option<Latest>>,
+    latest: Arc<Mutex<Option<Latest>>>,
 }
 
-/// A view and the engine that stands at it.
+/// A view and the engine that stands at it, all that can be matched entered: so a newcomer finds the market.
 struct Latest {
     key: Key,
     view: Arc<View>,
@@ -113,7 +110,7 @@ impl Views {
         clock: SharedClock,
         matcher: Address,
     ) -> Self {
-        let (version, latest) = (AtomicU64::new(0), Mutex::new(None));
+        let (version, latest) = (AtomicU64::new(0), Arc::default());
         Self { domain, terms, indexer, store, clock, matcher, version, latest }
     }
 
@@ -129,21 +126,44 @@ impl Views {
 
     /// The present market.
     pub(crate) async fn now(&self) -> Result<Arc<View>, MatcherError> {
+        Ok(self.refreshed(|latest| Arc::clone(&latest.view)).await?.1)
+    }
+
+    /// Asks the engine about the present market; CPU-bound, away from the threads that answer requests. One question at a
+    /// time, each of which takes a millisecond at the most.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View, &mut Engine) -> T + Send + 'static,
+    ) -> Result<T, MatcherError> {
+        let (mut latest, _) = self.refreshed(|_| ()).await?;
+        let answer = move || latest.as_mut().map(|latest| question(&latest.view, &mut latest.engine));
+        tokio::task::spawn_blocking(answer).await.ok().flatten().ok_or(MatcherError::Aborted)
+    }
+
+    /// The latest view and engine, and what `look` sees there.
+    async fn refreshed<T>(
+        &self,
+        look: impl FnOnce(&Latest) -> T,
+    ) -> Result<(OwnedMutexGuard<Option<Latest>>, T), MatcherError> {
         // One at a time: whoever comes second finds what the first has made.
-        let mut latest = self.latest.lock().await;
+        let mut latest = Arc::clone(&self.latest).lock_owned().await;
         let version = self.version.load(Ordering::SeqCst);
         let checkpoint = self.indexer.checkpoint().await?;
         let block = checkpoint.block.map(|block| block.hash);
         let key = Key { block, finalized: checkpoint.finalized, version };
-        if let Some(latest) = latest.as_ref().filter(|latest| latest.key == key) {
-            return Ok(Arc::clone(&latest.view));
-        }
-        let state = self.indexer.market_state().await?;
-        let (view, engine) = self.build(latest.take(), state, checkpoint.finalized).await?;
-        let view = Arc::new(view);
-        // The indexer may have moved on meanwhile: then the key is not that of this view, and it is made anew next time.
-        *latest = Some(Latest { key, view: Arc::clone(&view), engine });
-        Ok(view)
+        let before = latest.take();
+        let present = match before {
+            Some(present) if present.key == key => present,
+            before => {
+                let state = self.indexer.market_state().await?;
+                let (view, engine) = self.build(before, state, checkpoint.finalized).await?;
+                // The indexer may have moved on meanwhile: then the key is not that of this view, and it is made anew next
+                // time.
+                Latest { key, view: Arc::new(view), engine }
+            }
+        };
+        let seen = look(latest.insert(present));
+        Ok((latest, seen))
     }
 
     /// The view of a state. The engine comes from the view before, so that it only has to follow what has changed.
@@ -179,10 +199,8 @@ impl Views {
                 None => Engine::of(&snapshot),
             };
             let matches = plan(&mut engine);
-            let mut residual = snapshot.ledger.clone();
-            matches.iter().for_each(|planned| planned.enter(&snapshot.conditions, &mut residual));
             let as_of = state.as_of.map(|block| AsOf::new(block, finalized));
-            (View { as_of, state, snapshot, signed, pending, matches, residual }, engine)
+            (View { as_of, state, snapshot, signed, pending, matches }, engine)
         };
         tokio::task::spawn_blocking(build).await.map_err(|_| MatcherError::Aborted)
     }
@@ -209,28 +227,6 @@ impl View {
         let mut demand = Demand::new(hash, offer, Vec::new(), place, &self.snapshot.conditions.terms);
         demand.unlimited_funds = is_draft;
         demand
-    }
-
-    /// What a demand finds: the market as all that can be matched now leave it, and where it is one of those, as the ones
-    /// before it do.
-    fn with_outlook<T>(&self, demand: &Demand, look: impl FnOnce(Outlook<'_>) -> T) -> T {
-        let Some(at) = self.matches.iter().position(|planned| planned.demand.hash == demand.hash) else {
-            return look(Outlook::new(&self.snapshot, &self.residual));
-        };
-        let mut ledger = self.snapshot.ledger.clone();
-        let before = self.matches.iter().take(at);
-        before.for_each(|planned| planned.enter(&self.snapshot.conditions, &mut ledger));
-        look(Outlook::new(&self.snapshot, &ledger))
-    }
-
-    /// Why the demand has no host, and what would help. CPU-bound.
-    pub(crate) fn explain(&self, demand: &Demand) -> Explanation {
-        self.with_outlook(demand, |outlook| outlook.explain(demand))
-    }
-
-    /// Who would host the demand. CPU-bound.
-    pub(crate) fn quote(&self, demand: &Demand) -> Vec<QuotedReplica> {
-        self.with_outlook(demand, |outlook| outlook.quote(demand))
     }
 
     /// How far a developer offer is.
@@ -303,26 +299,14 @@ impl View {
     }
 }
 
-/// What can be matched now; the engine stays as it is.
+/// What can be matched now; it stays entered.
 fn plan(engine: &mut Engine) -> Vec<PlannedMatch> {
     let plan = engine.plan(usize::MAX);
     let matches = plan.matches.iter().filter_map(|found| {
         let fills = found.fills.iter().filter_map(|fill| Some((engine.supply(fill.supply)?.clone(), fill.cost)));
         Some(PlannedMatch { demand: engine.demand(found.demand)?.clone(), fills: fills.collect() })
     });
-    let matches = matches.collect();
-    engine.take_back();
-    matches
-}
-
-impl PlannedMatch {
-    fn enter(&self, conditions: &Conditions, ledger: &mut Ledger) {
-        for (supply, cost) in &self.fills {
-            // The engine has checked every amount against this ledger.
-            let entered = ledger.enter(&self.demand, supply, *cost, conditions.start_epoch());
-            debug_assert!(entered.is_ok(), "{entered:?}");
-        }
-    }
+    matches.collect()
 }
 
 /// What is to be noted of signed offers.

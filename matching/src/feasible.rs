@@ -13,31 +13,15 @@ use super::{
 pub struct Reasons(u32);
 
 impl Reasons {
-    /// The set of `reasons`.
-    pub fn of(reasons: &[Reason]) -> Self {
-        reasons.iter().fold(Self::default(), |set, reason| set.with(*reason))
-    }
-
     /// The set with one more.
     #[must_use]
     pub fn with(self, reason: Reason) -> Self {
         Self(self.0 | Self::bit(reason))
     }
 
-    /// All of either.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     /// Whether `reason` is in it.
     pub fn has(self, reason: Reason) -> bool {
         self.0 & Self::bit(reason) != 0
-    }
-
-    /// Whether every one of `self` is also in `other`.
-    pub const fn is_within(self, other: Self) -> bool {
-        self.0 & !other.0 == 0
     }
 
     /// How many there are.
@@ -56,15 +40,21 @@ impl Reasons {
 }
 
 /// A demand and a supply side by side, with what the fill would cost.
-struct Case<'a> {
-    ledger: &'a Ledger,
-    demand: &'a Demand,
-    supply: &'a Supply,
-    free_capacity: Resources,
-    remaining: u32,
+pub(crate) struct Case<'a> {
+    pub(crate) demand: &'a Demand,
+    pub(crate) supply: &'a Supply,
+    /// Of the supply.
+    pub(crate) free_capacity: Resources,
+    /// Epochs to go.
+    pub(crate) remaining: u32,
     /// `None` when the amounts exceed what money can represent.
-    cost: Option<FillCost>,
-    developer_free: Atoms,
+    pub(crate) cost: Option<FillCost>,
+    /// The developer's free balance.
+    pub(crate) developer_free: Atoms,
+    /// The provider's.
+    pub(crate) provider_free: Atoms,
+    /// Whether the provider hosts or has hosted a replica of the demand.
+    pub(crate) has_hosted: bool,
 }
 
 /// Says whether a demand fails the check.
@@ -110,7 +100,7 @@ const PAIR_CHECKS: [(Reason, PairCheck); 11] = [
         !allow.is_empty() && !allow.contains(&case.supply.offer.provider)
     }),
     (Reason::ProviderDenied, |case| case.demand.offer.deny.contains(&case.supply.offer.provider)),
-    (Reason::AlreadyHosting, |case| case.ledger.has_hosted(case.demand.hash, case.supply.offer.provider)),
+    (Reason::AlreadyHosting, |case| case.has_hosted),
     (Reason::RegionMismatch, |case| {
         let regions = &case.demand.offer.regions;
         !regions.is_empty() && !regions.iter().any(|region| region.contains(case.supply.offer.region))
@@ -132,19 +122,26 @@ const PAIR_CHECKS: [(Reason, PairCheck); 11] = [
 impl<'a> Case<'a> {
     fn new(conditions: &'a Conditions, ledger: &'a Ledger, demand: &'a Demand, supply: &'a Supply) -> Self {
         Self {
-            ledger,
             demand,
             supply,
             free_capacity: supply.offer.capacity.saturating_sub(ledger.used(supply.hash)),
             remaining: remaining_epochs(conditions, ledger, demand),
             cost: cost(conditions, ledger, demand, supply),
             developer_free: ledger.free(demand.offer.developer),
+            provider_free: ledger.free(supply.offer.provider),
+            has_hosted: ledger.has_hosted(demand.hash, supply.offer.provider),
         }
+    }
+
+    /// Every check that fails, each taken alone.
+    pub(crate) fn failing(&self) -> Reasons {
+        let failing = PAIR_CHECKS.iter().filter(|(_, fails)| fails(self));
+        failing.fold(Reasons::default(), |set, (reason, _)| set.with(*reason))
     }
 
     /// What the bond can be taken of: an account that hosts its own worker has paid the lock before.
     fn bond_balance(&self, cost: FillCost) -> Atoms {
-        let free = self.ledger.free(self.supply.offer.provider);
+        let free = self.provider_free;
         let pays_itself = self.supply.offer.provider == self.demand.offer.developer;
         if pays_itself { free.checked_sub(cost.lock).unwrap_or_default() } else { free }
     }
@@ -215,10 +212,4 @@ pub fn feasible(
         return Err(reason);
     }
     pair_is_refused(conditions, ledger, demand, supply)
-}
-
-/// Every check that the pair fails, each taken alone.
-pub fn all_failing(conditions: &Conditions, ledger: &Ledger, demand: &Demand, supply: &Supply) -> Reasons {
-    let case = Case::new(conditions, ledger, demand, supply);
-    PAIR_CHECKS.iter().filter(|(_, fails)| fails(&case)).fold(Reasons::default(), |set, (reason, _)| set.with(*reason))
 }

@@ -1,7 +1,5 @@
 //! Answers about offers that nobody has signed: what to sign, whether it is valid, who would host it, why nobody would.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
 use common::{
     http::Problem,
@@ -11,14 +9,13 @@ use common::{
 };
 use indexer::view::AsOf;
 use matching::{
+    engine::Engine,
     explain::{Explanation, QuotedReplica},
-    snapshot::Demand,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     Api,
-    offers::explained,
     request::{self, Body},
     submit,
 };
@@ -99,40 +96,35 @@ pub(super) async fn validate(State(api): State<Api>, body: Body) -> Result<Json<
 }
 
 pub(super) async fn quote(State(api): State<Api>, body: Body) -> Result<Json<Quote>, Problem> {
-    let offer: DeveloperOffer = draft(&api, body)?;
-    let (view, as_of_block) = api.view().await?;
-    let demand = demand(&api, &view, offer)?;
-    let replicas = quoted(&view, demand.clone()).await?;
-    let sum = |part: fn(&QuotedReplica) -> Atoms| -> Atoms {
-        let total: Result<Atoms, _> = replicas.iter().map(part).sum();
-        total.unwrap_or(Atoms::MAX)
+    let (hash, offer) = demanded(&api, body)?;
+    let quoted = move |view: &View, engine: &mut Engine, as_of_block| {
+        let demand = view.demand_of(hash, offer);
+        let replicas = engine.quote(&demand);
+        let sum = |part: fn(&QuotedReplica) -> Atoms| -> Atoms {
+            let total: Result<Atoms, _> = replicas.iter().map(part).sum();
+            total.unwrap_or(Atoms::MAX)
+        };
+        let is_whole = replicas.len() >= usize::from(demand.offer.replicas);
+        Quote {
+            matchable: !replicas.is_empty(),
+            matching_paused: view.snapshot.matching_paused,
+            price_per_epoch: sum(|replica| replica.ask),
+            lock: sum(|replica| replica.lock),
+            explanation: (!is_whole).then(|| engine.explain(&demand)),
+            replicas,
+            as_of_block,
+        }
     };
-    let (price_per_epoch, lock) = (sum(|replica| replica.ask), sum(|replica| replica.lock));
-    let is_whole = replicas.len() >= usize::from(demand.offer.replicas);
-    let explanation = if is_whole { None } else { Some(explained(&view, demand).await?) };
-    Ok(Json(Quote {
-        matchable: !replicas.is_empty(),
-        matching_paused: view.snapshot.matching_paused,
-        replicas,
-        price_per_epoch,
-        lock,
-        explanation,
-        as_of_block,
-    }))
+    api.ask(quoted).await.map(Json)
 }
 
 pub(super) async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Explained>, Problem> {
-    let offer: DeveloperOffer = draft(&api, body)?;
-    let (view, as_of_block) = api.view().await?;
-    let demand = demand(&api, &view, offer)?;
-    let explanation = explained(&view, demand).await?;
-    Ok(Json(Explained { matching_paused: view.snapshot.matching_paused, explanation, as_of_block }))
-}
-
-/// Quotes a demand, away from the threads that answer requests.
-pub(super) async fn quoted(view: &Arc<View>, demand: Demand) -> Result<Vec<QuotedReplica>, Problem> {
-    let view = Arc::clone(view);
-    tokio::task::spawn_blocking(move || view.quote(&demand)).await.map_err(Problem::internal)
+    let (hash, offer) = demanded(&api, body)?;
+    let explained = move |view: &View, engine: &mut Engine, as_of_block| {
+        let explanation = engine.explain(&view.demand_of(hash, offer));
+        Explained { matching_paused: view.snapshot.matching_paused, explanation, as_of_block }
+    };
+    api.ask(explained).await.map(Json)
 }
 
 fn draft<T: for<'de> Deserialize<'de>>(api: &Api, body: Body) -> Result<T, Problem> {
@@ -141,14 +133,14 @@ fn draft<T: for<'de> Deserialize<'de>>(api: &Api, body: Body) -> Result<T, Probl
     Ok(draft.offer)
 }
 
-/// The demand that a draft stands for; one without a developer is checked as if somebody had signed it.
-fn demand(api: &Api, view: &View, offer: DeveloperOffer) -> Result<Demand, Problem> {
+/// The offer of a draft with its hash; one without a developer is checked as if somebody had signed it.
+fn demanded(api: &Api, body: Body) -> Result<(OfferHash, DeveloperOffer), Problem> {
+    let offer: DeveloperOffer = draft(api, body)?;
     let mut checked = offer.clone();
     if checked.developer.is_zero() {
         checked.developer = Address([0xff; 20]);
     }
     let least_prepaid = api.parts.views.terms.min_prepaid_epochs;
     checked.validate(least_prepaid).map_err(|error| request::invalid_offer(&error))?;
-    let hash = api.parts.views.domain.developer_offer_hash(&offer);
-    Ok(view.demand_of(hash, offer))
+    Ok((api.parts.views.domain.developer_offer_hash(&offer), offer))
 }

@@ -25,6 +25,7 @@ use axum::{
 use chain::{ChainError, MarketReader};
 use common::{clock::SharedClock, http::Problem};
 use indexer::view::AsOf;
+use matching::engine::Engine;
 use tokio::{
     sync::{Notify, Semaphore},
     time::timeout,
@@ -74,11 +75,17 @@ impl Api {
     /// The present market, and the block that it is of.
     async fn view(&self) -> Result<(Arc<View>, AsOf), Problem> {
         let view = self.parts.views.now().await.map_err(problem_of)?;
-        let as_of = view.as_of.ok_or_else(|| {
-            let detail = "no block of the market is indexed yet: try again in a moment";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail)
-        })?;
+        let as_of = view.as_of.ok_or_else(not_ready)?;
         Ok((view, as_of))
+    }
+
+    /// Asks the engine about the present market.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View, &mut Engine, AsOf) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let answer = move |view: &View, engine: &mut Engine| Some(question(view, engine, view.as_of?));
+        self.parts.views.ask(answer).await.map_err(problem_of)?.ok_or_else(not_ready)
     }
 
     /// Now, by the later of our clock and the chain's.
@@ -121,6 +128,11 @@ async fn bounded(State(api): State<Api>, request: Request, next: Next) -> Respon
             later(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", detail))
         }
     }
+}
+
+fn not_ready() -> Problem {
+    let detail = "no block of the market is indexed yet: try again in a moment";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail)
 }
 
 /// A problem that passes by itself.

@@ -1,7 +1,5 @@
 //! Shows offers, signed or known to the chain.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -14,11 +12,7 @@ use common::{
     resources::Resources,
 };
 use indexer::view::AsOf;
-use matching::{
-    explain::Explanation,
-    feasible,
-    snapshot::{Demand, Supply},
-};
+use matching::{engine::Engine, explain::Explanation, feasible, snapshot::Supply};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, request};
@@ -103,7 +97,7 @@ pub(super) async fn developer_offer(
     Path(hash): Path<String>,
 ) -> Result<Json<ShownDeveloperOffer>, Problem> {
     let hash: OfferHash = request::id(&hash, "invalid_hash")?;
-    let (view, as_of_block) = api.view().await?;
+    let (view, _) = api.view().await?;
     let offer = match view.snapshot.demand(hash) {
         Some(demand) => demand.offer.clone(),
         None => match api.parts.store.signed_offer(hash).await.map_err(Problem::internal)? {
@@ -114,29 +108,22 @@ pub(super) async fn developer_offer(
     let transactions = api.parts.store.matches_of(hash, MAX_TRANSACTIONS).await.map_err(Problem::internal)?;
     let transactions =
         transactions.into_iter().map(|tx| ShownTransaction { hash: tx.prepared.hash, status: tx.status }).collect();
-    let demand = view.demand_of(hash, offer.clone());
-    let status = view.status(&demand);
-    let deals = view.deals_of(hash, true);
-    let is_open = !matches!(status, OfferStatus::Placed | OfferStatus::Matching | OfferStatus::Ended);
-    let explanation = if is_open { Some(explained(&view, demand).await?) } else { None };
-    let matching_paused = view.snapshot.matching_paused;
-    let offer_hash = hash;
-    Ok(Json(ShownDeveloperOffer {
-        offer_hash,
-        offer,
-        status,
-        explanation,
-        matching_paused,
-        deals,
-        transactions,
-        as_of_block,
-    }))
-}
-
-/// Explains a demand, away from the threads that answer requests.
-pub(super) async fn explained(view: &Arc<View>, demand: Demand) -> Result<Explanation, Problem> {
-    let view = Arc::clone(view);
-    tokio::task::spawn_blocking(move || view.explain(&demand)).await.map_err(Problem::internal)
+    let shown = move |view: &View, engine: &mut Engine, as_of_block| {
+        let demand = view.demand_of(hash, offer.clone());
+        let status = view.status(&demand);
+        let is_open = !matches!(status, OfferStatus::Placed | OfferStatus::Matching | OfferStatus::Ended);
+        ShownDeveloperOffer {
+            offer_hash: hash,
+            offer,
+            status,
+            explanation: is_open.then(|| engine.explain(&demand)),
+            matching_paused: view.snapshot.matching_paused,
+            deals: view.deals_of(hash, true),
+            transactions,
+            as_of_block,
+        }
+    };
+    api.ask(shown).await.map(Json)
 }
 
 pub(super) async fn provider_offer(

@@ -19,7 +19,7 @@ use indexer::view::AsOf;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::{
-    Api, chain_problem, drafts, problem_of,
+    Api, chain_problem, problem_of,
     request::{self, Body},
 };
 use crate::{
@@ -98,7 +98,7 @@ async fn submit_developer_offer(api: &Api, body: Body) -> Result<Response, Probl
         Some(known) => known.sequence,
         None => {
             check_signed(api, &signed, as_of).await?;
-            check_funds(api, &view, offer).await?;
+            check_funds(api, offer).await?;
             store(api, &signed, as_of).await?
         }
     };
@@ -210,13 +210,13 @@ fn wrong_signer<T>(signed: &Signed<'_, T>) -> Problem {
 
 /// The developer must have the lock of the fewest replicas worth starting with: at the prices of those who would host
 /// them now, or else at the maximum price.
-async fn check_funds(api: &Api, view: &Arc<View>, offer: &DeveloperOffer) -> Result<(), Problem> {
+async fn check_funds(api: &Api, offer: &DeveloperOffer) -> Result<(), Problem> {
     // Asked of the chain and not of the index, which may not yet have seen the deposit.
     let have = api.parts.reader.free_balance(offer.developer).await.map_err(chain_problem)?;
     let mut draft = offer.clone();
     draft.developer = Address::ZERO;
     draft.replicas = offer.min_replicas;
-    let quoted = drafts::quoted(view, view.demand_of(OfferHash::ZERO, draft)).await?;
+    let quoted = api.ask(move |view, engine, _| engine.quote(&view.demand_of(OfferHash::ZERO, draft))).await?;
     let at_quote: Result<Atoms, _> = quoted.iter().map(|replica| replica.lock).sum();
     let at_maximum = api
         .parts

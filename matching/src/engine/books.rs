@@ -1,6 +1,6 @@
 //! Matches entered and taken back.
 
-use common::{epoch::Epoch, money::Atoms, resources::Resources};
+use common::{epoch::Epoch, ids::OfferHash, money::Atoms, resources::Resources};
 
 use super::{Engine, Fill, Match};
 use crate::ledger::FillCost;
@@ -14,13 +14,28 @@ impl Engine {
     /// Undoes the matches of all plans that were not kept.
     pub fn take_back(&mut self) {
         while let Some(undone) = self.standing.pop() {
-            self.undo(&undone);
+            self.undo_entered(&undone);
         }
+    }
+
+    /// Looks at the market as the standing matches before that of `demand` leave it; where it has none, as all do.
+    pub(crate) fn at_turn_of<T>(&mut self, demand: OfferHash, look: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(at) = self.standing.iter().position(|standing| standing.demand == demand) else { return look(self) };
+        let later = self.standing.split_off(at);
+        later.iter().rev().for_each(|undone| self.undo_entered(undone));
+        let seen = look(self);
+        later.iter().for_each(|entered| self.enter_again(entered));
+        self.standing.extend(later);
+        seen
     }
 
     /// Undoes a match, kept or not: money, bonds, capacity and places are as if it had never been.
     pub fn undo(&mut self, undone: &Match) {
         self.standing.retain(|standing| standing != undone);
+        self.undo_entered(undone);
+    }
+
+    fn undo_entered(&mut self, undone: &Match) {
         let Some(number) = self.demands.find(undone.demand) else { return };
         let Some(slot) = self.demands.get_mut(number) else { return };
         let mut placement = slot.placement;
@@ -83,6 +98,17 @@ impl Engine {
         self.set_placement_of(number, placement);
         self.review_demand(number, true);
         Some(entered)
+    }
+
+    /// Enters a match that was undone a moment ago.
+    fn enter_again(&mut self, undone: &Match) {
+        let Some(number) = self.demands.find(undone.demand) else { return };
+        let numbered = |fill: &Fill| {
+            let supply = self.supplies.find(fill.supply)?;
+            Some((supply, self.supplies.get(supply)?.provider, fill.cost))
+        };
+        let fills: Vec<_> = undone.fills.iter().filter_map(numbered).collect();
+        self.enter(number, &fills);
     }
 
     fn move_money(

@@ -313,6 +313,7 @@ impl Engine {
         }
         let Some(slot) = self.supplies.get(number) else { return };
         let entry = Entry { affordable, ..slot.entry(number) };
+        self.sample.insert(slot.terms.hash, number);
         self.index.insert(entry);
         self.call(number);
         self.wake_demands_of(provider);
@@ -321,6 +322,7 @@ impl Engine {
     fn deactivate(&mut self, number: u32) {
         let Some(slot) = self.supplies.get(number).filter(|slot| slot.active) else { return };
         let (entry, provider) = (slot.entry(number), slot.provider);
+        self.sample.remove(slot.terms.hash, number);
         self.index.remove(&entry);
         if let Some(slot) = self.supplies.get_mut(number) {
             slot.active = false;

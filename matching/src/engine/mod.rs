@@ -14,15 +14,19 @@
 //!   part of their replicas placed are due in every epoch.
 //!
 //! Layout: `supplies` holds the supplies and `open_demands` the waiting demands, both in a `bitmap` index by the columns of
-//! `places`; `search` finds hosts; `tables` gives numbers to everything; `changes` takes the facts, `books` enters matches
-//! and takes them back, `diff` reads snapshots; this file plans.
+//! `places`; `search` finds hosts, `hosts` those that a developer can pay, `largest` how much of something could be had;
+//! `sample` is a small image of all supplies; `tables` gives numbers to everything; `changes` takes the facts, `books`
+//! enters matches and takes them back, `diff` reads snapshots; this file plans.
 
 mod bitmap;
 mod books;
 mod changes;
 mod diff;
+mod hosts;
+mod largest;
 mod open_demands;
 mod places;
+mod sample;
 mod search;
 mod supplies;
 mod tables;
@@ -40,15 +44,18 @@ use common::{
 };
 
 pub use self::search::Work;
+pub(crate) use self::{hosts::Situation, largest::Part};
 use self::{
+    hosts::{Finder, Placed, Seeker},
     open_demands::{OpenDemands, Turn, Wish},
-    search::{Market, Query, Search},
+    sample::Sample,
+    search::Search,
     supplies::{Entry, Supplies},
     tables::{Account, DemandSlot, SupplySlot, Table},
 };
 use crate::{
     feasible,
-    ledger::{FillCost, Purse},
+    ledger::FillCost,
     snapshot::{Conditions, Demand, Supply},
 };
 
@@ -115,6 +122,7 @@ pub struct Engine {
     /// Matches of plans that are neither kept nor taken back.
     standing: Vec<Match>,
     search: Search,
+    sample: Sample,
 }
 
 /// A supply that could serve a waiting demand.
@@ -127,12 +135,6 @@ struct Call {
     provider: u32,
     /// Of a replica.
     size: Resources,
-}
-
-/// What was found for one demand.
-struct Placed {
-    fills: Vec<(u32, u32, FillCost)>,
-    lacks_funds: bool,
 }
 
 impl Engine {
@@ -155,6 +157,7 @@ impl Engine {
             better: BTreeMap::new(),
             standing: Vec::new(),
             search: Search::default(),
+            sample: Sample::default(),
         }
     }
 
@@ -312,81 +315,32 @@ impl Engine {
 
     /// The cheapest hosts for all missing replicas, or as many as there are, as [`crate::scan::place`] finds them.
     fn place(&mut self, number: u32) -> Placed {
-        let nothing = |lacks_funds| Placed { fills: Vec::new(), lacks_funds };
-        let Some(slot) = self.demands.get(number) else { return nothing(false) };
-        let Some(demand) = slot.terms.as_deref() else { return nothing(false) };
-        let term = feasible::remaining_under(&self.conditions, slot.placement, demand);
-        let Some((purse, for_lock)) = self.purse(slot, demand) else { return nothing(true) };
-        let prepaid = u64::from(demand.offer.prepaid_epochs.min(term));
-        let most = for_lock.get().checked_div(prepaid).unwrap_or(u64::MAX);
-        let limit = most.min(demand.offer.max_price_per_epoch.get());
-        let offer = &demand.offer;
-        let mut query = Query::new(&mut self.index, offer.size, offer.features.0, term, &offer.regions);
-        query.limit = limit;
-        query.wanted = usize::from(demand.offer.replicas.saturating_sub(slot.placement.live_replicas));
-        query.developer = slot.developer;
-        query.excluded = self.excluded(slot, demand);
-        let cost = |ask: u64| feasible::cost_at(&self.conditions, Atoms::new(ask).ok()?, term, demand);
-        let own_may = |ask: u64| cost(ask).is_some_and(|cost| purse.pays_bond_too(cost));
-        let market = Market { supplies: &self.supplies, affordable: &self.affordable };
-        let found = if demand.offer.allow.is_empty() {
-            self.search.run(&mut self.index, market, &query, own_may)
-        } else {
-            let entries = allowed(&self.accounts, &self.supplies, demand);
-            self.search.run_among(market, &query, own_may, entries)
+        let Some(slot) = self.demands.get(number) else { return Placed::default() };
+        let Some(demand) = slot.terms.as_deref() else { return Placed::default() };
+        let seeker = Seeker {
+            demand,
+            placement: slot.placement,
+            hosts: &slot.hosts,
+            developer: slot.developer,
+            free: self.accounts.get(slot.developer).map_or(Atoms::ZERO, |account| account.free),
+            wanted: usize::from(demand.offer.replicas.saturating_sub(slot.placement.live_replicas)),
         };
-        let mut placed = nothing(!demand.unlimited_funds && most < demand.offer.max_price_per_epoch.get());
-        let mut left = purse;
-        for found in found {
-            if placed.fills.len() >= query.wanted {
-                break;
-            }
-            let Some(cost) = cost(found.ask) else { break };
-            let is_own = found.provider == query.developer;
-            if left.pay(cost, is_own) {
-                placed.fills.push((found.supply, found.provider, cost));
-                continue;
-            }
-            placed.lacks_funds = true;
-            if !is_own {
-                // Whoever comes later asks as much or more.
-                break;
-            }
-        }
+        let mut finder = Finder {
+            conditions: &self.conditions,
+            accounts: &self.accounts,
+            supplies: &self.supplies,
+            affordable: &self.affordable,
+            index: &mut self.index,
+            search: &mut self.search,
+        };
+        let placed = finder.hosts(&seeker);
         self.restate();
         placed
-    }
-
-    /// The developer's money, and what there is of it for the lock of the first replica: the matcher's fee is set aside;
-    /// `None` when it is not even that.
-    fn purse(&self, slot: &DemandSlot, demand: &Demand) -> Option<(Purse, Atoms)> {
-        let free = self.accounts.get(slot.developer).map_or(Atoms::ZERO, |account| account.free);
-        let money = if demand.unlimited_funds { Atoms::MAX } else { free };
-        let for_lock = money.checked_sub(demand.offer.matcher_fee).ok()?;
-        Some((Purse::new(free, demand.unlimited_funds), for_lock))
-    }
-
-    /// Numbers of accounts that may not host.
-    fn excluded(&self, slot: &DemandSlot, demand: &Demand) -> Vec<u32> {
-        let denied = demand.offer.deny.iter().filter_map(|address| self.accounts.find(*address));
-        slot.hosts.iter().copied().chain(denied).collect()
     }
 
     fn affordable_by(&self, account: u32) -> u64 {
         self.affordable.get(account as usize).copied().unwrap_or_default()
     }
-}
-
-/// Entries of the providers that a demand allows.
-fn allowed<'a>(
-    accounts: &'a Table<Account>,
-    supplies: &'a Table<SupplySlot>,
-    demand: &'a Demand,
-) -> impl Iterator<Item = Entry> + 'a {
-    let providers = demand.offer.allow.iter().filter_map(|address| accounts.get(accounts.find(*address)?));
-    let numbers = providers.flat_map(|account| account.supplies.iter().copied());
-    let active = numbers.filter_map(|number| Some((number, supplies.get(number).filter(|slot| slot.active)?)));
-    active.map(|(number, slot)| slot.entry(number))
 }
 
 /// Whether the demand's regions and lists let the supply host it, and its provider has not hosted it before.

@@ -46,7 +46,15 @@ pub(super) struct Query {
 
 impl Query {
     pub(super) fn new(index: &mut Supplies, size: Resources, features: u64, term: u32, regions: &[Region]) -> Self {
-        let columns = index.wanted(size, term, features, regions);
+        Self::with(index.wanted(size, term, features, regions), (size, features, term), regions)
+    }
+
+    /// What only one search asks for: nothing is noted of it.
+    pub(super) fn once(size: Resources, features: u64, term: u32, regions: &[Region]) -> Self {
+        Self::with(supplies::wanted_once(size, features, term, regions), (size, features, term), regions)
+    }
+
+    fn with(columns: Wanted, (size, features, term): (Resources, u64, u32), regions: &[Region]) -> Self {
         Self {
             size,
             features,
@@ -61,7 +69,17 @@ impl Query {
         }
     }
 
-    fn fits(&self, entry: &Entry, market: Market<'_>) -> bool {
+    /// Asks for another size and term from now on; the regions are those that it has.
+    pub(super) fn ask_for(&mut self, size: Resources, term: u32, regions: &[Region]) {
+        (self.size, self.term, self.joint) = (size, term, places::joint(size.milli_cpu, size.memory_mib));
+        self.columns = supplies::wanted_once(size, self.features, term, regions);
+    }
+
+    pub(super) const fn joint(&self) -> u32 {
+        self.joint
+    }
+
+    pub(super) fn fits(&self, entry: &Entry, market: Market<'_>) -> bool {
         self.size.milli_cpu <= entry.milli_cpu
             && self.size.memory_mib <= entry.memory_mib
             && self.term <= entry.term
@@ -170,6 +188,12 @@ impl Search {
             self.take(market, query, &entry, &own_may);
         }
         self.finish(market)
+    }
+
+    /// Counts what another kind of search has looked at.
+    pub(super) const fn note_work(&mut self, blocks: u64, supplies: u64) {
+        self.work.blocks = self.work.blocks.saturating_add(blocks);
+        self.work.supplies = self.work.supplies.saturating_add(supplies);
     }
 
     fn begin(&mut self) {

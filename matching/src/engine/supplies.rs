@@ -135,6 +135,11 @@ fn wanted(shape: Shape, term: u32, regions: &[Region]) -> Wanted {
     Wanted { common, note: None, own }
 }
 
+/// What to search the lists for once, so that nothing is to be noted of it.
+pub(super) fn wanted_once(size: Resources, features: u64, term: u32, regions: &[Region]) -> Wanted {
+    wanted(Shape { size, features }, term, regions)
+}
+
 /// The column of a place's column.
 const fn place_column(column: usize) -> usize {
     PLACE_COLUMNS.saturating_add(column)

@@ -1,13 +1,17 @@
 //! Why a demand finds no host, and the smallest changes with which it would.
 //!
-//! Every suggestion is found by applying it: a change is only listed after the engine, on the same snapshot, has placed
-//! the changed demand. First changes of one thing; only where none is enough, changes of two.
+//! Every suggestion is found by applying it: a change is only listed after the engine, on the same market, has placed the
+//! changed demand. First changes of one thing; where none is enough, as few things as will do together. Where even the
+//! demand with everything relaxed finds no host, nothing is suggested: there is no such change.
 //!
-//! Layout: this file counts and reports, `trial` is a demand with changes applied, `relax` finds the least change of
-//! each kind.
+//! Reasons are counted among all supplies of a small market and among a sample of a large one.
+//!
+//! Layout: this file counts and reports, `ways` looks for changes, `trial` is a demand with changes applied, `relax` finds
+//! the least change of each kind.
 
 mod relax;
 mod trial;
+mod ways;
 
 use std::collections::BTreeMap;
 
@@ -15,16 +19,8 @@ use common::{event::Reason, ids::Address, money::Atoms, region::Region};
 use serde::Serialize;
 
 pub use self::trial::Change;
-use self::{relax::Dimension, trial::Trial};
-use super::{
-    feasible::{self, Reasons},
-    ledger::Ledger,
-    scan,
-    snapshot::{Conditions, Demand, Snapshot, Supply},
-};
-
-/// Most suggestions in one explanation.
-const MAX_SUGGESTIONS: usize = 12;
+use self::trial::Trial;
+use super::{engine::Engine, feasible::Reasons, ledger::FillCost, snapshot::Demand};
 
 /// How often a check stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,8 +64,10 @@ pub struct Explanation {
     pub live_replicas: u16,
     /// Further replicas that could be placed now, the minimum apart.
     pub placeable_replicas: usize,
-    /// Provider offers that were looked at.
+    /// Provider offers that are open.
     pub considered: usize,
+    /// Those of them among which the reasons are counted: all, or in a large market a sample.
+    pub counted: usize,
     /// What is wrong with the offer as such, whoever would host it.
     pub blocked: Option<Reason>,
     /// What stands in the way, most frequent first.
@@ -101,73 +99,60 @@ pub struct QuotedReplica {
     pub bond: Atoms,
 }
 
-/// The market that one demand finds when its turn comes.
-#[derive(Debug, Clone, Copy)]
-pub struct Outlook<'a> {
-    /// What fills are checked against.
-    pub conditions: &'a Conditions,
-    /// What earlier demands leave.
-    pub ledger: &'a Ledger,
-    /// Supplies in order of registration.
-    pub supplies: &'a [Supply],
-}
-
-impl<'a> Outlook<'a> {
-    /// The market as `ledger` leaves it.
-    pub fn new(snapshot: &'a Snapshot, ledger: &'a Ledger) -> Self {
-        Self { conditions: &snapshot.conditions, ledger, supplies: &snapshot.supplies }
+impl Engine {
+    /// Who would host the demand, cheapest first; empty when it cannot start. Where it has a standing match, as the matches
+    /// before that one leave the market.
+    pub fn quote(&mut self, demand: &Demand) -> Vec<QuotedReplica> {
+        self.at_turn_of(demand.hash, |engine| {
+            let trial = Trial::new(engine, demand);
+            if trial.blocked(engine).is_some() {
+                return Vec::new();
+            }
+            let fills = trial.fills(engine);
+            if fills.is_empty() || !trial.reaches_minimum(fills.len()) {
+                return Vec::new();
+            }
+            fills.into_iter().filter_map(|(supply, cost)| engine.quoted(supply, cost)).collect()
+        })
     }
 
-    /// Who would host the demand, cheapest first; empty when it cannot start.
-    pub fn quote(&self, demand: &Demand) -> Vec<QuotedReplica> {
-        if feasible::demand_is_blocked(self.conditions, self.ledger, demand).is_some() {
-            return Vec::new();
-        }
-        let fills = scan::place(self.conditions, self.ledger, demand, self.supplies);
-        if !scan::reaches_minimum(self.ledger, demand, fills.len()) {
-            return Vec::new();
-        }
-        fills
-            .iter()
-            .map(|fill| QuotedReplica {
-                provider: fill.supply.offer.provider,
-                provider_offer: fill.supply.hash,
-                region: fill.supply.offer.region,
-                ask: fill.cost.ask,
-                lock: fill.cost.lock,
-                bond: fill.cost.bond,
-            })
-            .collect()
+    fn quoted(&self, supply: u32, cost: FillCost) -> Option<QuotedReplica> {
+        let supply = self.supply_at(supply)?;
+        let (provider, provider_offer, region) = (supply.offer.provider, supply.hash, supply.offer.region);
+        Some(QuotedReplica { provider, provider_offer, region, ask: cost.ask, lock: cost.lock, bond: cost.bond })
     }
 
-    /// Explains the demand.
-    pub fn explain(&self, demand: &Demand) -> Explanation {
-        let blocked = feasible::demand_is_blocked(self.conditions, self.ledger, demand);
-        let live_replicas = self.ledger.placement(demand.hash).live_replicas;
-        let failing: Vec<Reasons> = self
-            .supplies
-            .iter()
-            .map(|supply| feasible::all_failing(self.conditions, self.ledger, demand, supply))
-            .collect();
-        let trial = Trial::new(self, demand, &failing);
-        let placeable_replicas = trial.placeable();
-        let starts = scan::reaches_minimum(self.ledger, demand, placeable_replicas);
-        let matchable = blocked.is_none() && placeable_replicas > 0 && starts;
-        let is_full = blocked == Some(Reason::ReplicasFull);
-        let is_placed = blocked.is_none() && trial.is_satisfied(demand.offer.replicas);
+    /// Explains the demand, known to the market or only thought about. Where it has a standing match, as the matches
+    /// before that one leave the market.
+    pub fn explain(&mut self, demand: &Demand) -> Explanation {
+        self.at_turn_of(demand.hash, |engine| engine.explain_now(demand))
+    }
+
+    fn explain_now(&mut self, demand: &Demand) -> Explanation {
+        let trial = Trial::new(self, demand);
+        let blocked = trial.blocked(self);
+        let placeable_replicas = trial.fills(self).len();
+        let starts = trial.reaches_minimum(placeable_replicas);
+        let is_full = trial.live_replicas() >= demand.offer.replicas;
+        let is_placed = blocked.is_none() && placeable_replicas >= trial.missing(demand.offer.replicas) && starts;
         let (mut goal_replicas, mut suggestions) = (demand.offer.replicas, Vec::new());
-        for goal in goals(&trial, starts).filter(|_| !is_full && !is_placed) {
+        let startable = starts && blocked.is_none();
+        for goal in goals(&trial, placeable_replicas, startable).filter(|_| !is_full && !is_placed) {
             if suggestions.is_empty() {
-                (goal_replicas, suggestions) = (goal, suggestions_for(&trial, goal, blocked));
+                (goal_replicas, suggestions) = (goal, ways::suggestions(self, &trial, goal, blocked));
             }
         }
+        let sample = self.sampled();
+        let failing: Vec<Reasons> =
+            sample.iter().filter_map(|supply| self.failing(demand, &trial.situation, *supply)).collect();
         let mut explanation = Explanation {
-            matchable,
+            matchable: blocked.is_none() && placeable_replicas > 0 && starts,
             replicas: demand.offer.replicas,
             min_replicas: demand.offer.min_replicas,
-            live_replicas,
+            live_replicas: trial.live_replicas(),
             placeable_replicas,
-            considered: self.supplies.len(),
+            considered: self.supplies_open(),
+            counted: failing.len(),
             blocked,
             reasons: count(&failing),
             goal_replicas,
@@ -179,12 +164,13 @@ impl<'a> Outlook<'a> {
     }
 }
 
-/// What to reach, in order of preference.
-fn goals(trial: &Trial<'_>, starts: bool) -> impl Iterator<Item = u16> {
-    let (live, wanted) = (trial.live_replicas(), trial.demand.offer.replicas);
-    let placeable = u16::try_from(trial.placeable()).unwrap_or(u16::MAX);
+/// What to reach, in order of preference: all replicas, or else one more than can be placed; where the offer cannot start as
+/// it is, as many as it wants to start with.
+fn goals(trial: &Trial<'_>, placeable: usize, startable: bool) -> impl Iterator<Item = u16> {
+    let (live, offer) = (trial.live_replicas(), &trial.demand.offer);
+    let placeable = u16::try_from(placeable).unwrap_or(u16::MAX);
     let one_more = live.saturating_add(placeable).saturating_add(1);
-    let (first, second) = if starts { (wanted, Some(one_more)) } else { (trial.demand.offer.min_replicas, None) };
+    let (first, second) = if startable { (offer.replicas, Some(one_more)) } else { (offer.min_replicas, None) };
     std::iter::once(first).chain(second.filter(|second| *second < first))
 }
 
@@ -206,41 +192,6 @@ fn count(failing: &[Reasons]) -> Vec<ReasonCount> {
     counts
 }
 
-fn suggestions_for(trial: &Trial<'_>, goal: u16, blocked: Option<Reason>) -> Vec<Suggestion> {
-    let Some(trial) = trial.unblocked(blocked) else { return Vec::new() };
-    if trial.is_satisfied(goal) {
-        return vec![trial.suggestion()];
-    }
-    let dimensions: Vec<Dimension> = Dimension::ALL.into_iter().filter(|kind| kind.applies_to(&trial, goal)).collect();
-    let mut found: Vec<Suggestion> = dimensions
-        .iter()
-        .filter_map(|dimension| {
-            let changed = trial.with(dimension.least_change(&trial, goal)?);
-            changed.is_satisfied(changed.goal(goal)).then(|| changed.suggestion())
-        })
-        .collect();
-    if found.is_empty() {
-        for (at, first) in dimensions.iter().enumerate() {
-            let later = dimensions.iter().skip(at.saturating_add(1));
-            found.extend(later.filter_map(|second| pair(&trial, *first, *second, goal)));
-        }
-    }
-    // Few changes first, then what costs least; the order in which they were found settles the rest.
-    found.sort_by_key(|suggestion| (suggestion.changes.len(), suggestion.price_per_epoch));
-    found.truncate(MAX_SUGGESTIONS);
-    found
-}
-
-/// The least change of `second` when `first` is fully relaxed, then the least of `first` that goes with it.
-fn pair(trial: &Trial<'_>, first: Dimension, second: Dimension, goal: u16) -> Option<Suggestion> {
-    let relaxed = first.relaxed(trial);
-    let second_change = second.least_change(&relaxed, relaxed.goal(goal))?;
-    let with_second = trial.with(second_change);
-    let first_change = first.least_change(&with_second, with_second.goal(goal))?;
-    let both = with_second.with(first_change);
-    both.is_satisfied(both.goal(goal)).then(|| both.suggestion())
-}
-
 impl Explanation {
     fn in_words(&self) -> String {
         let missing = self.replicas.saturating_sub(self.live_replicas);
@@ -259,7 +210,8 @@ impl Explanation {
             ),
         };
         let reasons = self.reasons.iter().filter(|count| count.first > 0).take(3);
-        let why = reasons.map(|count| format!("{} ({})", in_words(count.reason), count.first)).collect::<Vec<_>>();
+        let of = if self.counted < self.considered { format!(" of {} looked at", self.counted) } else { String::new() };
+        let why = reasons.map(|count| format!("{} ({}{of})", in_words(count.reason), count.first)).collect::<Vec<_>>();
         let ways = self.suggestions.iter().take(3).map(|suggestion| suggestion.text.as_str()).collect::<Vec<_>>();
         let because = if why.is_empty() { String::new() } else { format!("; because: {}", why.join(", ")) };
         let instead =

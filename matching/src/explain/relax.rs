@@ -1,21 +1,25 @@
-//! What can be relaxed, and the least change of each that is enough. Numbers are found by bisection: a higher price, a
-//! smaller size and a shorter term never place fewer replicas, since the engine goes from cheap to dear.
+//! What can be relaxed, and the least change of each that is enough. A higher price, a smaller size and a shorter term
+//! never place fewer replicas, since the engine goes from cheap to dear, so that what the dearest or smallest of enough hosts
+//! has is the least change. Every change is tried before it is suggested.
 //!
 //! One case breaks that order: a developer that may host its own worker pays lock and bond of one balance, so that its own
 //! offer can be the cheapest and yet take the most money. Suggestions are tried then as always, but need not be the least.
 
 use std::collections::BTreeSet;
 
-use common::{event::Reason, feature::FeatureSet, money::Atoms, offer::MAX_REGIONS, region::Region};
+use common::{feature::FeatureSet, money::Atoms, offer::MAX_REGIONS, region::Region};
 
-use super::trial::{Change, Trial};
-use crate::feasible::Reasons;
+use super::trial::{Change, PlacedTrial, Trial};
+use crate::engine::{Engine, Part};
 
 /// Bytes that name a continent, a country and a site: the prefixes to try.
 const PREFIXES: [usize; 3] = [8, 4, 2];
 
-/// Most different places that are tried: the cheapest ones.
-const MAX_PLACES: usize = 64;
+/// Most hosts beyond those needed that are looked at for other places and features.
+const MORE_HOSTS: usize = 8;
+
+/// Most places and sets of features that are tried: the cheapest and the smallest ones.
+const MAX_TRIED: usize = 16;
 
 /// A thing that can be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +56,7 @@ impl Dimension {
             Self::Regions => !offer.regions.is_empty(),
             Self::Features => offer.features != FeatureSet::EMPTY,
             // The first match fixes the end of the term.
-            Self::Term => offer.epochs > 1 && trial.ledger().placement(trial.demand.hash).end_epoch.is_none(),
+            Self::Term => offer.epochs > 1 && trial.situation.placement.end_epoch.is_none(),
             Self::Cpu => offer.size.milli_cpu > 1,
             Self::Memory => offer.size.memory_mib > 1,
             Self::MinReplicas => goal == offer.min_replicas && offer.min_replicas > 1,
@@ -62,8 +66,8 @@ impl Dimension {
     }
 
     /// The trial with this thing no longer in the way.
-    pub(super) fn relaxed<'a>(self, trial: &Trial<'a>) -> Trial<'a> {
-        trial.with(match self {
+    pub(super) fn relaxed<'a>(self, engine: &Engine, trial: &Trial<'a>) -> Trial<'a> {
+        let change = match self {
             Self::Price => Change::MaxPrice { max_price_per_epoch: Atoms::MAX_PRICE },
             Self::Regions => Change::AnyRegion,
             Self::Features => Change::DropFeatures { features: trial.demand.offer.features },
@@ -73,102 +77,100 @@ impl Dimension {
             Self::MinReplicas => Change::MinReplicas { min_replicas: 1 },
             Self::Providers => Change::AnyProvider,
             Self::Funds => Change::Deposit { amount: Atoms::MAX },
-        })
+        };
+        trial.with(engine, change)
     }
 
-    /// The least change of this thing with which `goal` replicas have a host; `None` when none is enough.
-    pub(super) fn least_change(self, trial: &Trial<'_>, goal: u16) -> Option<Change> {
-        if self == Self::MinReplicas {
-            return least_min_replicas(trial);
-        }
-        let relaxed = self.relaxed(trial);
-        if !relaxed.is_satisfied(goal) {
-            return None;
-        }
-        let enough = |change: &Change| trial.with(change.clone()).is_satisfied(goal);
+    /// The demand with the least change of this thing with which `goal` replicas have a host; `None` when none is enough.
+    pub(super) fn least_change<'a>(self, engine: &mut Engine, trial: &Trial<'a>, goal: u16) -> Option<PlacedTrial<'a>> {
         match self {
-            Self::Price => least_price(trial, goal),
-            Self::Regions => cheapest_region(trial, goal),
-            Self::Features => fewest_features(trial, goal),
-            Self::Term => largest(trial.demand.offer.epochs, |epochs| enough(&Change::Epochs { epochs }))
-                .map(|epochs| Change::Epochs { epochs }),
-            Self::Cpu => {
-                largest(trial.demand.offer.size.milli_cpu, |milli_cpu| enough(&Change::MilliCpu { milli_cpu }))
-                    .map(|milli_cpu| Change::MilliCpu { milli_cpu })
-            }
-            Self::Memory => {
-                largest(trial.demand.offer.size.memory_mib, |memory_mib| enough(&Change::MemoryMib { memory_mib }))
-                    .map(|memory_mib| Change::MemoryMib { memory_mib })
-            }
-            Self::Providers => Some(Change::AnyProvider),
-            Self::Funds => least_deposit(trial, &relaxed, goal),
-            Self::MinReplicas => None,
+            Self::Price => least_price(engine, trial, goal),
+            Self::Regions => cheapest_region(engine, trial, goal),
+            Self::Features => fewest_features(engine, trial, goal),
+            Self::Term => largest(engine, trial, goal, Part::Term),
+            Self::Cpu => largest(engine, trial, goal, Part::Cpu),
+            Self::Memory => largest(engine, trial, goal, Part::Memory),
+            Self::MinReplicas => least_min_replicas(engine, trial),
+            Self::Providers => trial.with(engine, Change::AnyProvider).placed(engine, goal),
+            Self::Funds => least_deposit(engine, trial, goal),
         }
     }
 }
 
-/// Largest value in `1..below` that is enough, when every smaller one is enough too.
-fn largest(below: u32, enough: impl Fn(u32) -> bool) -> Option<u32> {
-    let (mut good, mut bad) = (0_u32, below);
+/// The size or term that the last of enough hosts has, or where money stands in the way, the largest that can be paid.
+fn largest<'a>(engine: &mut Engine, trial: &Trial<'a>, goal: u16, part: Part) -> Option<PlacedTrial<'a>> {
+    let change = |value: u32| match part {
+        Part::Cpu => Change::MilliCpu { milli_cpu: value },
+        Part::Memory => Change::MemoryMib { memory_mib: value },
+        Part::Term => Change::Epochs { epochs: value },
+    };
+    let most = trial.most_of(engine, part, goal)?;
+    let placed = trial.with(engine, change(most)).placed(engine, goal);
+    if placed.is_some() {
+        return placed;
+    }
+    // Each of them would do, but all of them cost too much together.
+    let (mut good, mut bad) = (0_u32, most);
     while bad.saturating_sub(good) > 1 {
         let middle = good.midpoint(bad);
-        if enough(middle) {
+        if trial.with(engine, change(middle)).is_satisfied(engine, goal) {
             good = middle;
         } else {
             bad = middle;
         }
     }
-    (good > 0).then_some(good)
+    (good > 0).then(|| trial.with(engine, change(good))).and_then(|trial| trial.placed(engine, goal))
 }
 
-fn least_price(trial: &Trial<'_>, goal: u16) -> Option<Change> {
+/// What the dearest of enough hosts asks, or where that is not enough for a developer that hosts itself, one of the next.
+fn least_price<'a>(engine: &mut Engine, trial: &Trial<'a>, goal: u16) -> Option<PlacedTrial<'a>> {
     let now = trial.demand.offer.max_price_per_epoch;
-    let asks: BTreeSet<Atoms> = trial
-        .relevant(Reasons::of(&[Reason::PriceAboveMaximum]))
-        .filter_map(|supply| supply.offer.ask(trial.demand.offer.size))
-        .filter(|ask| *ask > now)
-        .collect();
-    let asks: Vec<Atoms> = asks.into_iter().collect();
-    let change = |ask: &Atoms| Change::MaxPrice { max_price_per_epoch: *ask };
-    let at = asks.partition_point(|ask| !trial.with(change(ask)).is_satisfied(goal));
-    asks.get(at).map(change)
+    let relaxed = Dimension::Price.relaxed(engine, trial);
+    let needed = trial.needed(goal);
+    let more = if engine.is_provider(trial.demand.offer.developer) { MORE_HOSTS } else { 0 };
+    let hosts = relaxed.hosts(engine, needed.saturating_add(more));
+    let asks: BTreeSet<Atoms> = hosts.iter().skip(needed.saturating_sub(1)).map(|(_, cost)| cost.ask).collect();
+    let changes = asks.into_iter().filter(|ask| *ask > now).map(|ask| Change::MaxPrice { max_price_per_epoch: ask });
+    changes.into_iter().find_map(|change| trial.with(engine, change).placed(engine, goal))
 }
 
 /// The place that, accepted too, costs least for all replicas; among equals the narrowest.
-fn cheapest_region(trial: &Trial<'_>, goal: u16) -> Option<Change> {
-    let mut supplies: Vec<_> = trial
-        .relevant(Reasons::of(&[Reason::RegionMismatch]))
-        .filter(|supply| !trial.demand.offer.regions.iter().any(|region| region.contains(supply.offer.region)))
-        .filter_map(|supply| Some((supply.offer.ask(trial.demand.offer.size)?, supply.offer.region)))
-        .collect();
-    supplies.sort_unstable();
-    let mut places: Vec<Region> = Vec::new();
-    for length in PREFIXES {
-        for (_, region) in &supplies {
-            if let Some(prefix) = prefix(*region, length).filter(|prefix| !places.contains(prefix)) {
-                places.push(prefix);
-            }
-            if places.len() >= MAX_PLACES {
-                break;
-            }
+fn cheapest_region<'a>(engine: &mut Engine, trial: &Trial<'a>, goal: u16) -> Option<PlacedTrial<'a>> {
+    let needed = trial.needed(goal);
+    let anywhere = Dimension::Regions.relaxed(engine, trial).placed(engine, goal)?;
+    let least = anywhere.asks(needed);
+    let mut best: Option<(Atoms, PlacedTrial<'a>)> = None;
+    let room = trial.demand.offer.regions.len() < MAX_REGIONS;
+    for region in other_places(engine, trial, goal).into_iter().filter(|_| room) {
+        let changed = trial.with(engine, Change::AddRegion { region });
+        let Some(placed) = changed.placed(engine, goal) else { continue };
+        let cost = placed.asks(needed);
+        if cost == least {
+            return Some(placed);
+        }
+        // A dearer single place is better than any: where a worker runs may matter.
+        if best.as_ref().is_none_or(|(cheapest, _)| cost < *cheapest) {
+            best = Some((cost, placed));
         }
     }
-    let room = trial.demand.offer.regions.len() < MAX_REGIONS;
-    let narrow = places.into_iter().filter(|_| room).map(|region| Change::AddRegion { region });
-    // Stable, and from narrow to wide.
-    narrow
-        .chain([Change::AnyRegion])
-        .map(|change| (trial.with(change.clone()), change))
-        .filter(|(changed, _)| changed.is_satisfied(goal))
-        .min_by_key(|(changed, _)| cost_of(changed, goal))
-        .map(|(_, change)| change)
+    Some(best.map_or(anywhere, |(_, placed)| placed))
 }
 
-/// What the first `goal` replicas cost: a change that happens to place more is not dearer for it.
-fn cost_of(trial: &Trial<'_>, goal: u16) -> Atoms {
-    let missing = usize::from(goal.saturating_sub(trial.live_replicas()));
-    let total: Result<Atoms, _> = trial.fills().iter().take(missing).map(|fill| fill.cost.ask).sum();
-    total.unwrap_or(Atoms::MAX)
+/// Places of the cheapest hosts that the demand does not accept, from narrow to wide.
+fn other_places(engine: &mut Engine, trial: &Trial<'_>, goal: u16) -> Vec<Region> {
+    let relaxed = Dimension::Regions.relaxed(engine, trial);
+    let hosts = relaxed.hosts(engine, trial.needed(goal).saturating_add(MORE_HOSTS));
+    let places = hosts.iter().filter_map(|(supply, _)| Some(engine.supply_at(*supply)?.offer.region));
+    let accepted = &trial.demand.offer.regions;
+    let others: Vec<Region> = places.filter(|place| !accepted.iter().any(|region| region.contains(*place))).collect();
+    let mut prefixes = Vec::new();
+    for length in PREFIXES {
+        for place in &others {
+            let prefix = prefix(*place, length).filter(|prefix| !prefixes.contains(prefix));
+            prefixes.extend(prefix.filter(|_| prefixes.len() < MAX_TRIED));
+        }
+    }
+    prefixes
 }
 
 fn prefix(region: Region, length: usize) -> Option<Region> {
@@ -177,47 +179,53 @@ fn prefix(region: Region, length: usize) -> Option<Region> {
     Region::from_bytes(bytes).ok()
 }
 
-/// The smallest set found among what single supplies lack, and what the best of them lack together.
-fn fewest_features(trial: &Trial<'_>, goal: u16) -> Option<Change> {
+/// The smallest set found among single features, what single hosts lack, and what the best of them lack together.
+fn fewest_features<'a>(engine: &mut Engine, trial: &Trial<'a>, goal: u16) -> Option<PlacedTrial<'a>> {
     let required = trial.demand.offer.features;
-    let lacking: BTreeSet<(u32, FeatureSet)> = trial
-        .relevant(Reasons::of(&[Reason::FeaturesMissing]))
-        .map(|supply| required.without(supply.offer.features))
+    let relaxed = Dimension::Features.relaxed(engine, trial);
+    if !relaxed.is_satisfied(engine, goal) {
+        return None;
+    }
+    let hosts = relaxed.hosts(engine, trial.needed(goal).saturating_add(MORE_HOSTS));
+    let offered = hosts.iter().filter_map(|(supply, _)| Some(engine.supply_at(*supply)?.offer.features));
+    let lacking: BTreeSet<(u32, FeatureSet)> = offered
+        .map(|offered| required.without(offered))
         .filter(|missing| *missing != FeatureSet::EMPTY)
         .map(|missing| (missing.0.count_ones(), missing))
         .collect();
+    let mut candidates: Vec<FeatureSet> = required.each().collect();
     let mut together = FeatureSet::EMPTY;
-    let mut candidates: Vec<FeatureSet> = Vec::new();
     for (_, missing) in lacking {
         together = together.union(missing);
         candidates.extend([missing, together]);
     }
     candidates.sort_by_key(|set| (set.0.count_ones(), *set));
     candidates.dedup();
+    candidates.truncate(MAX_TRIED);
+    candidates.push(required);
     let mut changes = candidates.into_iter().map(|features| Change::DropFeatures { features });
-    changes.find(|change| trial.with(change.clone()).is_satisfied(goal))
+    changes.find_map(|change| trial.with(engine, change).placed(engine, goal))
 }
 
-fn least_min_replicas(trial: &Trial<'_>) -> Option<Change> {
-    let placeable = u16::try_from(trial.placeable()).unwrap_or(u16::MAX);
+fn least_min_replicas<'a>(engine: &mut Engine, trial: &Trial<'a>) -> Option<PlacedTrial<'a>> {
+    let placeable = u16::try_from(trial.fills(engine).len()).unwrap_or(u16::MAX);
     let reached = trial.live_replicas().saturating_add(placeable);
-    (placeable > 0 && reached < trial.demand.offer.min_replicas)
-        .then_some(Change::MinReplicas { min_replicas: reached })
+    if placeable == 0 || reached >= trial.demand.offer.min_replicas {
+        return None;
+    }
+    trial.with(engine, Change::MinReplicas { min_replicas: reached }).placed(engine, reached)
 }
 
 /// What the cheapest hosts lock beyond what is there.
-fn least_deposit(trial: &Trial<'_>, relaxed: &Trial<'_>, goal: u16) -> Option<Change> {
-    let missing = usize::from(goal.saturating_sub(trial.live_replicas()));
+fn least_deposit<'a>(engine: &mut Engine, trial: &Trial<'a>, goal: u16) -> Option<PlacedTrial<'a>> {
     let developer = trial.demand.offer.developer;
-    let fills = relaxed.fills();
-    let needed: Result<Atoms, _> = fills
-        .iter()
-        .take(missing)
-        .flat_map(|fill| {
-            let bond = if fill.supply.offer.provider == developer { fill.cost.bond } else { Atoms::ZERO };
-            [fill.cost.lock, bond]
-        })
-        .sum();
-    let amount = needed.ok()?.checked_sub(trial.ledger().free(developer)).ok()?;
-    Some(Change::Deposit { amount })
+    let relaxed = Dimension::Funds.relaxed(engine, trial);
+    let hosts = relaxed.hosts(engine, trial.needed(goal));
+    let locked = hosts.iter().flat_map(|(supply, cost)| {
+        let is_own = engine.supply_at(*supply).is_some_and(|supply| supply.offer.provider == developer);
+        [cost.lock, if is_own { cost.bond } else { Atoms::ZERO }]
+    });
+    let needed: Result<Atoms, _> = locked.sum();
+    let amount = needed.ok()?.checked_sub(trial.situation.free).ok().filter(|amount| *amount > Atoms::ZERO)?;
+    trial.with(engine, Change::Deposit { amount }).placed(engine, goal)
 }

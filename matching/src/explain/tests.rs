@@ -7,10 +7,11 @@ use super::*;
 use crate::{
     samples::{self, atoms, developer_offer, market, provider_offer, region},
     scan,
+    snapshot::Snapshot,
 };
 
 fn explain(snapshot: &Snapshot) -> Explanation {
-    Outlook::new(snapshot, &snapshot.ledger).explain(&snapshot.demands[0])
+    Engine::of(snapshot).explain(&snapshot.demands[0])
 }
 
 fn only_changes(snapshot: &Snapshot) -> Vec<Change> {
@@ -103,6 +104,68 @@ proptest! {
             let placed = planned(&changed);
             let enough = placed > before && live + placed >= usize::from(goal);
             prop_assert!(!enough, "{lesser:?} is enough already, {suggestion:?}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_suggested_nothing_would_help(market in samples::any_market()) {
+        let developer = market.demands[0].offer.developer;
+        prop_assume!(market.supplies.iter().all(|supply| supply.offer.provider != developer));
+        let explanation = explain(&market);
+        let demand = &market.demands[0];
+        let term_over = [Some(Reason::TermOver), Some(Reason::DeveloperOfferMalformed)].contains(&explanation.blocked);
+        let live = usize::from(explanation.live_replicas);
+        let wanted = usize::from(demand.offer.replicas);
+        if live + explanation.placeable_replicas >= wanted && explanation.blocked.is_none() || term_over {
+            return Ok(());
+        }
+        let mut changed = market.clone();
+        let now = market.ledger.placement(demand.hash);
+        let mut changes = vec![
+            Change::MaxPrice { max_price_per_epoch: Atoms::MAX_PRICE },
+            Change::AnyRegion,
+            Change::DropFeatures { features: demand.offer.features },
+            Change::MilliCpu { milli_cpu: 1 },
+            Change::MemoryMib { memory_mib: 1 },
+            Change::MinReplicas { min_replicas: 1 },
+            Change::AnyProvider,
+            Change::Deposit { amount: atoms(1 << 50) },
+            Change::ValidUntil { valid_until: samples::TIME + 1 },
+            Change::AnyMatcher,
+        ];
+        let void = [Some(Reason::DeveloperOfferCancelled), Some(Reason::DeveloperNonceTooLow)];
+        let is_void = void.contains(&explanation.blocked);
+        changes.extend((is_void || now.end_epoch.is_none()).then_some(Change::Epochs { epochs: 1 }));
+        changes.extend(is_void.then_some(Change::Nonce { nonce: 100 }));
+        changes.iter().for_each(|change| carry_out(&mut changed, change));
+        let is_full = live >= wanted;
+        let helps = planned(&changed) > planned(&market) && !is_full;
+        prop_assert_eq!(!explanation.suggestions.is_empty(), helps, "{:?}", explanation);
+    }
+
+    #[test]
+    fn the_engine_stays_as_it_is(market in samples::any_market()) {
+        let mut engine = Engine::of(&market);
+        let before = engine.plan(usize::MAX);
+        let explained: Vec<_> = market.demands.iter().map(|demand| engine.explain(demand)).collect();
+        let again: Vec<_> = market.demands.iter().map(|demand| engine.explain(demand)).collect();
+        prop_assert_eq!(explained, again);
+        engine.take_back();
+        prop_assert_eq!(engine.plan(usize::MAX), before);
+    }
+
+    #[test]
+    fn a_demand_is_explained_as_its_turn_finds_the_market(market in samples::any_market()) {
+        let mut engine = Engine::of(&market);
+        let plan = engine.plan(usize::MAX);
+        for planned in &plan.matches {
+            let demand = market.demands.iter().find(|demand| demand.hash == planned.demand).unwrap();
+            let quoted: Vec<_> = engine.quote(demand).iter().map(|replica| replica.provider_offer).collect();
+            let planned: Vec<_> = planned.fills.iter().map(|fill| fill.supply).collect();
+            prop_assert_eq!(&quoted, &planned);
+            let explanation = engine.explain(demand);
+            prop_assert!(explanation.matchable);
+            prop_assert_eq!(explanation.placeable_replicas, planned.len());
         }
     }
 

@@ -1,14 +1,21 @@
-//! A demand with changes applied, tried on the snapshot.
+//! A demand with changes applied, tried on the market.
 
-use common::{event::Reason, feature::FeatureSet, ids::OfferHash, money::Atoms, region::Region};
+use common::{
+    event::Reason,
+    feature::FeatureSet,
+    ids::{Address, OfferHash},
+    money::Atoms,
+    offer::DeveloperOffer,
+    region::Region,
+};
 use serde::Serialize;
 
-use super::{Outlook, Suggestion};
+use super::Suggestion;
 use crate::{
-    feasible::Reasons,
-    ledger::Ledger,
-    scan::{self, Fill},
-    snapshot::{Demand, Supply},
+    engine::{Engine, Part, Situation},
+    feasible,
+    ledger::FillCost,
+    snapshot::Demand,
 };
 
 /// How long an expired offer is suggested to be valid again, in seconds: a day.
@@ -102,8 +109,8 @@ impl Change {
         }
     }
 
-    fn apply(&self, demand: &mut Demand, ledger: &mut Option<Ledger>, base: &Ledger) {
-        let offer = &mut demand.offer;
+    /// Carries the change out on the offer; a deposit changes nothing of it.
+    pub fn apply(&self, offer: &mut DeveloperOffer) {
         match self {
             Self::MaxPrice { max_price_per_epoch } => offer.max_price_per_epoch = *max_price_per_epoch,
             Self::AddRegion { region } => offer.regions.push(*region),
@@ -117,59 +124,64 @@ impl Change {
                 offer.allow.clear();
                 offer.deny.clear();
             }
-            Self::Deposit { amount } => {
-                ledger.get_or_insert_with(|| base.clone()).deposit(offer.developer, *amount);
-            }
+            Self::Deposit { .. } => (),
             Self::ValidUntil { valid_until } => offer.valid_until = *valid_until,
-            Self::Nonce { nonce } => {
-                offer.nonce = *nonce;
-                // Another offer: what was cancelled under the old hash does not concern it.
-                demand.hash = OfferHash::ZERO;
-            }
-            Self::AnyMatcher => offer.matcher = common::ids::Address::ZERO,
+            Self::Nonce { nonce } => offer.nonce = *nonce,
+            Self::AnyMatcher => offer.matcher = Address::ZERO,
         }
     }
 }
 
-/// A demand with changes, and the market to try it on.
+/// A demand with changes.
 #[derive(Clone)]
 pub(super) struct Trial<'a> {
-    pub(super) outlook: &'a Outlook<'a>,
-    /// What every supply fails for the unchanged demand.
-    failing: &'a [Reasons],
     original: &'a Demand,
     pub(super) demand: Demand,
-    /// The outlook's ledger with a deposit, when there is one.
-    ledger: Option<Ledger>,
+    pub(super) situation: Situation,
     changes: Vec<Change>,
-    /// Checks that the changes may have lifted: only supplies that fail nothing else are worth a look.
-    lifted: Reasons,
+    /// Whether a change that takes long to find is to be found all the same.
+    patient: bool,
 }
 
 impl<'a> Trial<'a> {
-    pub(super) fn new(outlook: &'a Outlook<'a>, demand: &'a Demand, failing: &'a [Reasons]) -> Self {
-        let lifted = Reasons::default();
-        Self { outlook, failing, original: demand, demand: demand.clone(), ledger: None, changes: Vec::new(), lifted }
+    pub(super) fn new(engine: &Engine, demand: &'a Demand) -> Self {
+        let situation = engine.situation(demand);
+        Self { original: demand, demand: demand.clone(), situation, changes: Vec::new(), patient: false }
     }
 
-    pub(super) fn ledger(&self) -> &Ledger {
-        self.ledger.as_ref().unwrap_or(self.outlook.ledger)
+    /// The same, in which changes are found however long it takes.
+    pub(super) fn patiently(&self) -> Self {
+        Self { patient: true, ..self.clone() }
+    }
+
+    /// The most that enough hosts have of one thing.
+    pub(super) fn most_of(&self, engine: &mut Engine, part: Part, goal: u16) -> Option<u32> {
+        engine.most_of(part, &self.demand, &self.situation, (self.needed(goal), self.patient))
     }
 
     /// The trial with one more change.
-    pub(super) fn with(&self, change: Change) -> Self {
+    pub(super) fn with(&self, engine: &Engine, change: Change) -> Self {
         let mut trial = self.clone();
-        change.apply(&mut trial.demand, &mut trial.ledger, self.outlook.ledger);
-        trial.lifted = trial.lifted.union(lifted_by(&change));
+        change.apply(&mut trial.demand.offer);
+        match &change {
+            Change::Deposit { amount } => {
+                trial.situation.free = trial.situation.free.checked_add(*amount).unwrap_or(Atoms::MAX);
+            }
+            Change::Nonce { .. } => {
+                // Another offer: what was cancelled or hosted under the old hash does not concern it.
+                trial.demand.hash = OfferHash::ZERO;
+                trial.situation = trial.situation.unhosted();
+            }
+            _ => (),
+        }
         trial.changes.push(change);
-        trial.demand.well_formed =
-            trial.demand.offer.validate(self.outlook.conditions.terms.min_prepaid_epochs).is_ok();
+        trial.demand.well_formed = trial.demand.offer.validate(engine.conditions().terms.min_prepaid_epochs).is_ok();
         trial
     }
 
     /// The trial with everything lifted for which the offer as such is refused; `None` when no change can.
-    pub(super) fn unblocked(&self, mut blocked: Option<Reason>) -> Option<Self> {
-        let conditions = self.outlook.conditions;
+    pub(super) fn unblocked(&self, engine: &Engine, mut blocked: Option<Reason>) -> Option<Self> {
+        let conditions = engine.conditions();
         let mut trial = self.clone();
         // Four checks can be lifted, each once.
         for _ in 0..4 {
@@ -187,35 +199,45 @@ impl<'a> Trial<'a> {
                 Some(Reason::MatcherNotNamed) => Change::AnyMatcher,
                 Some(_) => return None,
             };
-            trial = trial.with(change);
-            blocked = trial.blocked();
+            trial = trial.with(engine, change);
+            blocked = trial.blocked(engine);
         }
         blocked.is_none().then_some(trial)
     }
 
-    fn blocked(&self) -> Option<Reason> {
-        crate::feasible::demand_is_blocked(self.outlook.conditions, self.ledger(), &self.demand)
+    pub(super) fn blocked(&self, engine: &Engine) -> Option<Reason> {
+        feasible::demand_is_blocked_under(engine.conditions(), self.situation.placement, &self.demand)
     }
 
-    /// Supplies that fail nothing but what the changes, or those of `also`, may have lifted.
-    pub(super) fn relevant(&self, also: Reasons) -> impl Iterator<Item = &'a Supply> {
-        let lifted = self.lifted.union(also);
-        let pairs = self.outlook.supplies.iter().zip(self.failing);
-        pairs.filter(move |(_, failing)| failing.is_within(lifted)).map(|(supply, _)| supply)
+    /// The cheapest hosts for so many replicas, or as many as there are: number of the supply, and what moves.
+    pub(super) fn hosts(&self, engine: &mut Engine, wanted: usize) -> Vec<(u32, FillCost)> {
+        let placed = engine.hosts_for(&self.demand, &self.situation, wanted);
+        placed.fills.into_iter().map(|(supply, _, cost)| (supply, cost)).collect()
     }
 
-    pub(super) fn fills(&self) -> Vec<Fill<'a>> {
-        let supplies = self.relevant(Reasons::default());
-        scan::place(self.outlook.conditions, self.ledger(), &self.demand, supplies)
+    /// The hosts of all missing replicas, the minimum apart.
+    pub(super) fn fills(&self, engine: &mut Engine) -> Vec<(u32, FillCost)> {
+        self.hosts(engine, self.missing(self.demand.offer.replicas))
     }
 
-    /// Replicas that could be placed, the minimum apart.
-    pub(super) fn placeable(&self) -> usize {
-        self.fills().len()
+    /// Replicas that live now.
+    pub(super) const fn live_replicas(&self) -> u16 {
+        self.situation.placement.live_replicas
     }
 
-    pub(super) fn live_replicas(&self) -> u16 {
-        self.ledger().placement(self.demand.hash).live_replicas
+    /// Hosts that `goal` replicas still lack.
+    pub(super) fn missing(&self, goal: u16) -> usize {
+        usize::from(goal.saturating_sub(self.live_replicas()))
+    }
+
+    /// Hosts that must be found for `goal` replicas: one at the least, else nothing is better than before.
+    pub(super) fn needed(&self, goal: u16) -> usize {
+        self.missing(goal.max(self.demand.offer.min_replicas)).max(1)
+    }
+
+    /// Whether so many hosts more are enough to start with.
+    pub(super) fn reaches_minimum(&self, placed: usize) -> bool {
+        placed >= self.missing(self.demand.offer.min_replicas)
     }
 
     /// The number of hosts to reach: a change of the minimum changes the goal where it was the minimum.
@@ -224,51 +246,50 @@ impl<'a> Trial<'a> {
     }
 
     /// Whether `goal` replicas have a host once the engine has placed this demand.
-    pub(super) fn is_satisfied(&self, goal: u16) -> bool {
-        if self.blocked().is_some() {
+    pub(super) fn is_satisfied(&self, engine: &mut Engine, goal: u16) -> bool {
+        if self.blocked(engine).is_some() {
             return false;
         }
-        let placed = self.placeable();
-        scan::reaches_minimum(self.ledger(), &self.demand, placed)
-            && usize::from(self.live_replicas()).saturating_add(placed) >= usize::from(goal)
+        let needed = self.needed(goal);
+        self.hosts(engine, needed).len() >= needed
     }
 
-    pub(super) fn suggestion(&self) -> Suggestion {
-        let fills = self.fills();
-        let total: Result<Atoms, _> = fills.iter().map(|fill| fill.cost.ask).sum();
-        let texts = self.changes.iter().map(|change| change.in_words(self.original)).collect::<Vec<_>>();
-        Suggestion {
-            changes: self.changes.clone(),
-            text: texts.join(" and "),
-            replicas: usize::from(self.live_replicas()).saturating_add(fills.len()),
-            price_per_epoch: total.unwrap_or(Atoms::MAX),
+    /// The demand placed, where `goal` replicas then have a host.
+    pub(super) fn placed(self, engine: &mut Engine, goal: u16) -> Option<PlacedTrial<'a>> {
+        if self.blocked(engine).is_some() {
+            return None;
         }
+        let fills = self.fills(engine);
+        (fills.len() >= self.needed(goal)).then_some(PlacedTrial { trial: self, fills })
     }
 }
 
-/// Checks that a change can make pass.
-fn lifted_by(change: &Change) -> Reasons {
-    match change {
-        Change::MaxPrice { .. } => Reasons::of(&[Reason::PriceAboveMaximum]),
-        Change::AddRegion { .. } | Change::AnyRegion => Reasons::of(&[Reason::RegionMismatch]),
-        Change::DropFeatures { .. } => Reasons::of(&[Reason::FeaturesMissing]),
-        // A shorter term may also lock less, and leaves more for the bond of a developer that hosts itself.
-        Change::Epochs { .. } => Reasons::of(&[Reason::TermTooLong, Reason::FundsTooLow, Reason::BondTooLow]),
-        Change::MilliCpu { .. } | Change::MemoryMib { .. } => Reasons::of(&[
-            Reason::CpuExceedsFree,
-            Reason::MemoryExceedsFree,
-            // A smaller replica also costs less.
-            Reason::PriceAboveMaximum,
-            Reason::FundsTooLow,
-            Reason::BondTooLow,
-        ]),
-        Change::AnyProvider => Reasons::of(&[Reason::ProviderNotAllowed, Reason::ProviderDenied]),
-        // The bond too, for a developer that hosts itself.
-        Change::Deposit { .. } => Reasons::of(&[Reason::FundsTooLow, Reason::BondTooLow]),
-        // Another nonce makes another offer, with a term of its own, that nobody has hosted.
-        Change::Nonce { .. } => {
-            Reasons::of(&[Reason::AlreadyHosting, Reason::TermTooLong, Reason::FundsTooLow, Reason::BondTooLow])
+/// A demand with changes, and the hosts that it has found.
+pub(super) struct PlacedTrial<'a> {
+    trial: Trial<'a>,
+    fills: Vec<(u32, FillCost)>,
+}
+
+impl PlacedTrial<'_> {
+    /// The change that was made last.
+    pub(super) fn last_change(&self) -> Option<&Change> {
+        self.trial.changes.last()
+    }
+
+    /// What the first so many hosts ask together.
+    pub(super) fn asks(&self, hosts: usize) -> Atoms {
+        let total: Result<Atoms, _> = self.fills.iter().take(hosts).map(|(_, cost)| cost.ask).sum();
+        total.unwrap_or(Atoms::MAX)
+    }
+
+    pub(super) fn suggestion(&self) -> Suggestion {
+        let changes = self.trial.changes.clone();
+        let texts = changes.iter().map(|change| change.in_words(self.trial.original)).collect::<Vec<_>>();
+        Suggestion {
+            changes,
+            text: texts.join(" and "),
+            replicas: usize::from(self.trial.live_replicas()).saturating_add(self.fills.len()),
+            price_per_epoch: self.asks(usize::MAX),
         }
-        Change::MinReplicas { .. } | Change::ValidUntil { .. } | Change::AnyMatcher => Reasons::default(),
     }
 }

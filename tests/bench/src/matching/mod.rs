@@ -2,7 +2,7 @@
 //! drawn. Every file may be replaced by another one of the same columns.
 //!
 //! Layout: [`instances`] matches the ready instances and compares welfare with their bounds; [`scale`] times each operation
-//! in markets of growing size; [`arrivals`] follows a trace of arrivals and departures; [`drawn`] draws markets from catalogues
+//! in markets of growing size, [`explained`] asks there why demands found no host; [`arrivals`] follows a trace of arrivals and departures; [`drawn`] draws markets from catalogues
 //! and traces, by a generator with a fixed seed, so that every run matches the same.
 
 #![expect(
@@ -13,6 +13,7 @@
 
 mod arrivals;
 mod drawn;
+mod explained;
 mod instances;
 mod scale;
 
@@ -60,6 +61,9 @@ pub(crate) struct Options {
     /// Unmatched demands that stay; beyond, the oldest leaves
     #[arg(long, default_value_t = 10_000)]
     waiting: usize,
+    /// Unmatched demands that are explained in each of them
+    #[arg(long, default_value_t = 2_000)]
+    explain: usize,
     /// Budget of each batch, in looks at pairs
     #[arg(long, default_value_t = 50_000_000)]
     batch_steps: u64,

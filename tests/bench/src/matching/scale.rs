@@ -14,11 +14,11 @@ use common::{ids::OfferHash, money::Atoms, offer::ProviderOffer};
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
 
-use super::{Options, RICH, account, conditions, cpu_nanos, drawn::Workload, hash, place};
+use super::{Options, RICH, account, conditions, cpu_nanos, drawn::Workload, explained, hash, place};
 
 /// Processor time that one kind of operation took, each time.
 #[derive(Default)]
-struct Times(Vec<u32>);
+pub(super) struct Times(Vec<u32>);
 
 /// What asking for the time twice takes, which on some machines is as long as a small operation.
 static CLOCK_NANOS: LazyLock<u32> = LazyLock::new(|| {
@@ -33,7 +33,7 @@ static CLOCK_NANOS: LazyLock<u32> = LazyLock::new(|| {
 });
 
 impl Times {
-    fn take<T>(&mut self, work: impl FnOnce() -> T) -> T {
+    pub(super) fn take<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let began = cpu_nanos();
         let result = black_box(work());
         self.0.push(((cpu_nanos() - began) as u32).saturating_sub(*CLOCK_NANOS));
@@ -44,11 +44,11 @@ impl Times {
         self.0.iter().map(|nanos| u64::from(*nanos)).sum::<u64>() as f64 / 1e9
     }
 
-    fn mean_us(&self) -> f64 {
+    pub(super) fn mean_us(&self) -> f64 {
         self.total_seconds() * 1e6 / self.0.len().max(1) as f64
     }
 
-    fn quantile_us(&mut self, share: f64) -> f64 {
+    pub(super) fn quantile_us(&mut self, share: f64) -> f64 {
         self.0.sort_unstable();
         self.0.get((self.0.len() as f64 * share) as usize).map_or(0.0, |nanos| f64::from(*nanos) / 1e3)
     }
@@ -117,7 +117,7 @@ pub(super) fn run(
             market.turn_over()?;
         }
     }
-    let Market { engine, mut times, tally, .. } = market;
+    let Market { mut engine, mut times, tally, waiting, hosted, .. } = market;
     let matching_seconds = times.find.total_seconds();
     let per_second = tally.asked as f64 / matching_seconds;
     let with_releases = tally.asked as f64 / (matching_seconds + times.release.total_seconds());
@@ -157,7 +157,8 @@ pub(super) fn run(
     figure("matched_demands_ratio", json!(tally.matched as f64 / tally.asked as f64));
     figure("paid_usd_per_hour", json!(tally.paid as f64 / 1e6));
     figure("welfare_usd_per_hour", json!(tally.welfare as f64 / 1e6));
-    Ok(())
+    let unmatched = waiting.into_iter().filter(|demand| !hosted.contains(demand)).take(options.explain);
+    explained::run(&mut engine, unmatched, &label, figures)
 }
 
 impl<'a> Market<'a> {

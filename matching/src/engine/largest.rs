@@ -1,0 +1,216 @@
+//! The largest size or the longest term that so many hosts have, with everything else as a demand wants it: one pass over
+//! the index, in which what is wanted grows with what was found.
+
+use common::{region::Region, resources::Resources};
+
+use super::{
+    bitmap::{Step, Visit},
+    hosts::{Finder, Seeker},
+    search::{Market, Query, ask},
+    supplies::{self, Entry, EntryKey, Floor, List},
+};
+use crate::feasible;
+
+/// Blocks and supplies after which the best so far will do: in a market of many thousand supplies what is found need not
+/// be the most that there is, but it is there.
+const STEPS: u64 = 1_000;
+
+/// What is to be large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Thousandths of a CPU.
+    Cpu,
+    /// MiB.
+    Memory,
+    /// Epochs.
+    Term,
+}
+
+impl Part {
+    /// The size and term with this one set.
+    const fn set(self, (size, term): (Resources, u32), value: u32) -> (Resources, u32) {
+        match self {
+            Self::Cpu => (Resources { milli_cpu: value, memory_mib: size.memory_mib }, term),
+            Self::Memory => (Resources { milli_cpu: size.milli_cpu, memory_mib: value }, term),
+            Self::Term => (size, value),
+        }
+    }
+
+    const fn of(self, (size, term): (Resources, u32)) -> u32 {
+        match self {
+            Self::Cpu => size.milli_cpu,
+            Self::Memory => size.memory_mib,
+            Self::Term => term,
+        }
+    }
+
+    const fn of_entry(self, entry: &Entry) -> u32 {
+        match self {
+            Self::Cpu => entry.milli_cpu,
+            Self::Memory => entry.memory_mib,
+            Self::Term => entry.term,
+        }
+    }
+}
+
+/// The hosts with the most so far.
+struct Largest<'a> {
+    market: Market<'a>,
+    part: Part,
+    /// What the demand asks for.
+    asked: (Resources, u32),
+    /// Whether to go on after [`STEPS`] until there are enough hosts.
+    patient: bool,
+    regions: &'a [Region],
+    /// What a host must have to count: one more than the last of the best has.
+    query: Query,
+    /// Providers with what they have, the largest first, at most as many as are wanted.
+    best: Vec<(u32, u32)>,
+    /// Weight of the list that is read, and the highest price in it of which something may be below the limit.
+    weight: u64,
+    highest: u64,
+    looked: u64,
+    read: u64,
+}
+
+impl Finder<'_> {
+    /// The most that `seeker.wanted` providers have each, below what the demand asks for, or nearly that in a market where
+    /// it takes more than [`STEPS`]; `None` where fewer than those would host it at all, or where so many steps have not shown
+    /// enough of them and one is not `patient`. What they cost together is not looked at.
+    pub(super) fn largest(&mut self, part: Part, seeker: &Seeker<'_>, patient: bool) -> Option<u32> {
+        let (offer, demand) = (&seeker.demand.offer, seeker.demand);
+        let term = feasible::remaining_under(self.conditions, seeker.placement, demand);
+        let asked = (offer.size, term);
+        // The shorter the term, the less has to be locked.
+        let (_, most) = seeker.means(if part == Part::Term { 1 } else { term })?;
+        let (least_size, least_term) = part.set(asked, 1);
+        let mut query = Query::once(least_size, offer.features.0, least_term, &offer.regions);
+        query.limit = most.min(offer.max_price_per_epoch.get());
+        query.wanted = seeker.wanted;
+        query.excluded = self.excluded(seeker);
+        let (market, regions, best) = (self.market(), offer.regions.as_slice(), Vec::new());
+        let (weight, highest, looked, read) = (0, 0, 0, 0);
+        let mut look = Largest { market, part, asked, patient, regions, query, best, weight, highest, looked, read };
+        if offer.allow.is_empty() {
+            look.read_lists(self.index);
+        } else {
+            self.allowed(demand).for_each(|entry| look.item(&entry));
+        }
+        self.search.note_work(look.looked, look.read);
+        let last = look.best.len().checked_sub(1).filter(|_| look.best.len() >= seeker.wanted)?;
+        look.best.get(last).map(|(value, _)| *value)
+    }
+}
+
+impl Largest<'_> {
+    /// The first pages of all lists come first: what is cheap says soonest how much can be had.
+    fn read_lists(&mut self, index: &mut supplies::Supplies) {
+        let mut reading: Vec<usize> = (0..index.lists().len()).collect();
+        let mut page = 0;
+        while !reading.is_empty() {
+            reading.retain(|at| !self.is_over() && index.list(*at).is_some_and(|list| self.read_page(list, page)));
+            page = page.saturating_add(1);
+        }
+    }
+
+    fn read_page(&mut self, list: &mut List, page: usize) -> bool {
+        self.want_more();
+        self.weight = list.weight(self.query.size);
+        self.highest = supplies::highest_price(self.query.limit, self.weight);
+        let Some((first, page)) = list.entries.page(page) else { return false };
+        match page.bounds().map_or(Step::Skip, |bounds| self.judge(first, bounds)) {
+            Step::Enter => {
+                // Reading changes what is wanted only for the next page.
+                let columns = std::mem::take(&mut self.query.columns);
+                let goes_on = page.search(&columns, self);
+                self.query.columns = columns;
+                goes_on
+            }
+            Step::Skip => true,
+            Step::Stop => false,
+        }
+    }
+
+    /// Whether enough hosts have what they can have, or much was looked at.
+    fn is_over(&self) -> bool {
+        let steps = self.looked.saturating_add(self.read);
+        let is_full = self.best.len() >= self.query.wanted;
+        (steps > STEPS && (is_full || !self.patient)) || (is_full && self.least() >= self.part.of(self.asked))
+    }
+
+    /// The least that counts.
+    fn least(&self) -> u32 {
+        let last = self.best.last().filter(|_| self.best.len() >= self.query.wanted);
+        last.map_or(1, |(value, _)| value.saturating_add(1))
+    }
+
+    /// Asks for more than the last of the best has.
+    fn want_more(&mut self) {
+        let least = self.least();
+        if least == self.part.of((self.query.size, self.query.term)) {
+            return;
+        }
+        let (size, term) = self.part.set((self.query.size, self.query.term), least);
+        self.query.ask_for(size, term, self.regions);
+    }
+
+    /// The most of it that the provider has and the developer can pay.
+    fn value(&self, entry: &Entry) -> Option<u32> {
+        let limit = self.market.affordable.get(entry.provider as usize).copied().unwrap_or_default();
+        let limit = limit.min(entry.affordable).min(self.query.limit);
+        let pays = |value: u32| ask(entry.per_vcpu, entry.per_gib, self.part.set(self.asked, value).0) <= limit;
+        let most = self.part.of_entry(entry).min(self.part.of(self.asked).saturating_sub(1));
+        let least = self.least();
+        if most < least || !pays(least) {
+            return None;
+        }
+        if pays(most) {
+            return Some(most);
+        }
+        let (mut good, mut bad) = (least, most);
+        while bad.saturating_sub(good) > 1 {
+            let middle = good.midpoint(bad);
+            if pays(middle) {
+                good = middle;
+            } else {
+                bad = middle;
+            }
+        }
+        Some(good)
+    }
+}
+
+impl Visit<Entry> for Largest<'_> {
+    fn judge(&mut self, first: &EntryKey, floor: &Floor) -> Step {
+        if first.price > self.highest {
+            return Step::Stop;
+        }
+        let least = ask(floor.per_vcpu, floor.per_gib, self.query.size);
+        let is_out = |provider| self.query.excluded.contains(&provider);
+        if least > self.query.limit || floor.joint < self.query.joint() || floor.providers.all(is_out) {
+            return Step::Skip;
+        }
+        Step::Enter
+    }
+
+    fn item(&mut self, entry: &Entry) {
+        self.read = self.read.saturating_add(1);
+        if !self.query.fits(entry, self.market) || self.query.excluded.contains(&entry.provider) {
+            return;
+        }
+        let Some(value) = self.value(entry) else { return };
+        if let Some(at) = self.best.iter().position(|(_, provider)| *provider == entry.provider) {
+            if self.best.get(at).is_some_and(|(known, _)| *known >= value) {
+                return;
+            }
+            self.best.remove(at);
+        }
+        let at = self.best.partition_point(|(known, _)| *known >= value);
+        self.best.insert(at, (value, entry.provider));
+        self.best.truncate(self.query.wanted);
+    }
+
+    fn looked(&mut self, blocks: u32) {
+        self.looked = self.looked.saturating_add(u64::from(blocks));
+    }
+}
