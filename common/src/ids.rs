@@ -37,7 +37,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode_prefixed(self.0))
+                f.write_str(hex::Buffer::<$len, true>::new().format(&self.0))
             }
         }
 
@@ -82,7 +82,7 @@ macro_rules! id {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(hex::Buffer::<$len, true>::new().format(&self.0))
             }
         }
 

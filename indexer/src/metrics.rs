@@ -168,3 +168,29 @@ impl Metrics {
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../docs/metrics.md");
+
+    #[test]
+    fn every_metric_exists_from_the_start_and_is_documented_with_its_type() {
+        let families = Metrics::new().unwrap().registry().gather();
+        let registered: BTreeSet<String> = families
+            .iter()
+            .map(|family| {
+                let label = family.get_metric()[0].get_label().first().map(|label| format!("{{{}}}", label.name()));
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                format!("| `{}{}` | {kind} |", family.name(), label.unwrap_or_default())
+            })
+            .collect();
+        let row = |line: &str| line.splitn(4, '|').take(3).collect::<Vec<_>>().join("|") + "|";
+        let documented: BTreeSet<String> =
+            DOCUMENTED.lines().filter(|line| line.starts_with("| `wharfage_indexer_")).map(row).collect();
+        assert_eq!(documented, registered);
+    }
+}

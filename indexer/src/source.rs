@@ -59,6 +59,16 @@ pub struct ChainSource {
     finality_depth: u64,
     backfill: Backfill,
     ahead: Option<Ahead>,
+    /// The next look's, asked for while a step that is not the last one is committed.
+    tip: Option<AbortOnDropHandle<Result<Tip, ChainError>>>,
+}
+
+/// Where the chain is.
+#[derive(Debug, Clone, Copy)]
+struct Tip {
+    head: BlockRef,
+    /// Height of the last final block.
+    finalized: Option<u64>,
 }
 
 /// The first blocks above the final ones, fetched while the last of those are committed.
@@ -89,13 +99,12 @@ impl ChainSource {
     /// A source of `reader`'s market. Where the node knows no final block, blocks `finality_depth` below the head count
     /// as final. `check` is for those that are final; above them every block is checked.
     pub fn new(reader: MarketReader, finality_depth: u64, check: LogCheck) -> Self {
-        Self { backfill: Backfill::new(reader.clone(), check), ahead: None, reader, finality_depth }
+        Self { backfill: Backfill::new(reader.clone(), check), ahead: None, tip: None, reader, finality_depth }
     }
 
     /// Compares the chain with what is committed.
     pub async fn look(&mut self, store: &Store) -> Result<Look, SourceError> {
-        let head = self.reader.rpc().head().await?;
-        let finalized = self.finalized(head).await?;
+        let Tip { head, finalized } = self.tip().await?;
         let committed = store.checkpoint().await?;
         let fetched = match committed.block {
             Some(block) if head.number <= block.number => self.compare(store, head, block).await?,
@@ -112,14 +121,20 @@ impl ChainSource {
         Ok(Look { head, step: input.map(|input| Step { follows: committed.block, input, finalized }) })
     }
 
-    /// Height of the last final block.
-    async fn finalized(&self, head: BlockRef) -> Result<Option<u64>, ChainError> {
-        if let Some(number) = self.reader.rpc().finalized().await? {
-            return Ok(Some(number.min(head.number)));
+    /// Where the chain is, or was when the last step was found.
+    async fn tip(&mut self) -> Result<Tip, ChainError> {
+        if let Some(asked) = self.tip.take()
+            && let Ok(Ok(tip)) = asked.await
+        {
+            return Ok(tip);
         }
-        // Without the chain's own word, a head that does not exist would make blocks final that are not.
-        let exists = self.reader.rpc().block(head.number).await?.is_some_and(|now| now.hash == head.hash);
-        Ok(head.number.checked_sub(self.finality_depth).filter(|_| exists))
+        tip(&self.reader, self.finality_depth).await
+    }
+
+    fn ask_for_tip(&mut self) {
+        let (reader, finality_depth) = (self.reader.clone(), self.finality_depth);
+        let task = tokio::spawn(async move { tip(&reader, finality_depth).await });
+        self.tip = Some(AbortOnDropHandle::new(task));
     }
 
     /// Whether a head that is not above the committed block is on the same chain.
@@ -158,6 +173,10 @@ impl ChainSource {
             self.fetch_ahead(finalized.saturating_add(1), head.number);
         }
         let follows = parent.is_none_or(|parent| window.parent_hash == parent.hash);
+        if follows && window.blocks.last().is_some_and(|last| last.block.number < finalized) {
+            // The next step is of final blocks too, whatever the chain does meanwhile.
+            self.ask_for_tip();
+        }
         Ok(if follows { Fetched::Blocks(window.blocks) } else { Fetched::Forked })
     }
 
@@ -231,6 +250,16 @@ impl ChainSource {
     fn first_after(&self, parent: Option<BlockRef>) -> u64 {
         parent.map_or(self.reader.terms().deployed_at_block, |parent| parent.number.saturating_add(1))
     }
+}
+
+async fn tip(reader: &MarketReader, finality_depth: u64) -> Result<Tip, ChainError> {
+    let head = reader.rpc().head().await?;
+    if let Some(number) = reader.rpc().finalized().await? {
+        return Ok(Tip { head, finalized: Some(number.min(head.number)) });
+    }
+    // Without the chain's own word, a head that does not exist would make blocks final that are not.
+    let exists = reader.rpc().block(head.number).await?.is_some_and(|now| now.hash == head.hash);
+    Ok(Tip { head, finalized: head.number.checked_sub(finality_depth).filter(|_| exists) })
 }
 
 /// The last block, up to `head`, of a step of blocks that are not final.

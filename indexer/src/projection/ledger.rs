@@ -2,7 +2,7 @@
 //! every changed row was before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
 };
 
@@ -36,7 +36,7 @@ pub struct Ledger<'a, S> {
     /// Bond of a deal in epochs of its price: the market's constant.
     pub(super) bond_epochs: u32,
     rows: WorkingRows,
-    changed: BTreeSet<RowKey>,
+    changed: HashSet<RowKey>,
     /// None where nobody will ask for them.
     block: Option<UndoImages>,
     pub(super) payments: Payments,
@@ -49,7 +49,7 @@ impl<'a, S: RowSource> Ledger<'a, S> {
             source,
             bond_epochs,
             rows,
-            changed: BTreeSet::new(),
+            changed: HashSet::new(),
             block: Some(BTreeMap::new()),
             payments: Payments::default(),
         }
@@ -88,12 +88,32 @@ impl<'a, S: RowSource> Ledger<'a, S> {
 
     /// Replaces the row under `key`.
     pub async fn put(&mut self, key: RowKey, row: Row) -> Result<(), S::Error> {
+        self.remember(key).await?;
+        self.rows.insert(key, Some(row));
+        Ok(())
+    }
+
+    /// The row under `key`, to be changed.
+    pub async fn change(&mut self, key: RowKey) -> Result<Option<&mut Row>, S::Error> {
+        self.get(key).await?;
+        self.remember(key).await?;
+        Ok(self.rows.get_mut(&key).and_then(Option::as_mut))
+    }
+
+    /// The row under `key`, to be changed; `new` where there is none yet.
+    pub async fn change_or(&mut self, key: RowKey, new: Row) -> Result<&mut Row, S::Error> {
+        self.get(key).await?;
+        self.remember(key).await?;
+        Ok(self.rows.entry(key).or_default().get_or_insert(new))
+    }
+
+    /// The row under `key` changes: what it was before this block is remembered.
+    async fn remember(&mut self, key: RowKey) -> Result<(), S::Error> {
         if self.block.as_ref().is_some_and(|images| !images.contains_key(&key)) {
             let before = self.get(key).await?.cloned();
             self.block.get_or_insert_default().insert(key, before);
         }
         self.changed.insert(key);
-        self.rows.insert(key, Some(row));
         Ok(())
     }
 
@@ -112,8 +132,10 @@ impl<'a, S: RowSource> Ledger<'a, S> {
         self.payments.take()
     }
 
-    /// Keys of the rows that were changed, and all rows that are known.
-    pub fn into_rows(self) -> (BTreeSet<RowKey>, WorkingRows) {
-        (self.changed, self.rows)
+    /// Keys of the rows that were changed, in order, and all rows that are known.
+    pub fn into_rows(self) -> (Vec<RowKey>, WorkingRows) {
+        let mut changed: Vec<RowKey> = self.changed.into_iter().collect();
+        changed.sort_unstable();
+        (changed, self.rows)
     }
 }

@@ -1,20 +1,20 @@
 //! Events → row changes. No I/O and no database types: rows are read through [`RowSource`] and handed back as images.
 //!
 //! Layout: [`rows`] is what a row is, [`ledger`] the working set with undo images, `touched` what it reads ahead,
-//! [`payments`] what money it moves, this file what each event does.
+//! [`payments`] what money it moves, this file what each event does, `deals` what those of a deal do.
 //!
 //! Everything is checked on the way: an event that contradicts the rows means that logs are missing, doubled or out of
 //! order, and no guess is made.
 
+mod deals;
 pub mod ledger;
 pub mod payments;
 pub mod rows;
 mod touched;
 
 use common::{
-    deal::{Deal, DealState},
-    event::{DealChanged, DealOpened, MarketEvent, PlacedEvent},
-    ids::{Address, DealId, OfferHash},
+    event::{MarketEvent, PlacedEvent},
+    ids::{Address, OfferHash},
     money::{Atoms, MoneyError},
     resources::Resources,
     state::ArtifactVersion,
@@ -24,7 +24,7 @@ use thiserror::Error;
 use self::{
     ledger::{Ledger, RowSource},
     payments::PaymentKind,
-    rows::{AttestationRow, DealRow, DeveloperOfferRow, OpenedAt, ProviderOfferRow, Row, RowKey},
+    rows::{AttestationRow, DeveloperOfferRow, OpenedAt, ProviderOfferRow, Row, RowKey},
 };
 
 /// An event that contradicts the rows before it. There is no use in trying again.
@@ -97,6 +97,35 @@ impl<S: RowSource> Ledger<'_, S> {
                 self.note(PaymentKind::Withdrawal, (*account, *to), *amount);
                 self.debit(*account, *amount).await
             }
+            MarketEvent::ProviderOfferOpened { .. }
+            | MarketEvent::DeveloperOfferOpened { .. }
+            | MarketEvent::OfferCancelled { .. }
+            | MarketEvent::NonceFloorRaised { .. }
+            | MarketEvent::ArtifactUpdated { .. }
+            | MarketEvent::MatcherPaid { .. } => self.apply_to_offers(&placed.event, opened_at).await,
+            MarketEvent::MatchingPaused { paused } => self.put(RowKey::Matching, Row::Matching(*paused)).await,
+            MarketEvent::Attested { agent, epoch, receipt_root, rolling_hash } => {
+                let row = AttestationRow { receipt_root: *receipt_root, rolling_hash: *rolling_hash, opened_at };
+                self.put(RowKey::Attestation { agent: *agent, epoch: *epoch }, Row::Attestation(row)).await
+            }
+            MarketEvent::DealOpened(opened) => self.open_deal(opened, opened_at).await,
+            MarketEvent::DealFunded { .. }
+            | MarketEvent::DealSettled { .. }
+            | MarketEvent::DealUnfunded { .. }
+            | MarketEvent::DealChanged(_)
+            | MarketEvent::DealRefunded { .. }
+            | MarketEvent::DealEnding { .. }
+            | MarketEvent::DealEnded { .. } => self.change_deal(&placed.event).await,
+            // Kept as events; they change nothing.
+            MarketEvent::MatchSkipped { .. } | MarketEvent::FillSkipped { .. } | MarketEvent::ClaimSkipped { .. } => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies what opens an offer, voids one, or changes what is known of it.
+    async fn apply_to_offers(&mut self, event: &MarketEvent, opened_at: OpenedAt) -> Result<(), S::Error> {
+        match event {
             MarketEvent::ProviderOfferOpened { offer_hash, offer } => {
                 let row = ProviderOfferRow { offer: offer.as_ref().clone(), used: Resources::default(), opened_at };
                 let key = RowKey::ProviderOffer { hash: *offer_hash };
@@ -114,24 +143,11 @@ impl<S: RowSource> Ledger<'_, S> {
             MarketEvent::NonceFloorRaised { owner, floor } => {
                 self.put(RowKey::NonceFloor { owner: *owner }, Row::NonceFloor(*floor)).await
             }
-            MarketEvent::MatchingPaused { paused } => self.put(RowKey::Matching, Row::Matching(*paused)).await,
-            MarketEvent::Attested { agent, epoch, receipt_root, rolling_hash } => {
-                let row = AttestationRow { receipt_root: *receipt_root, rolling_hash: *rolling_hash, opened_at };
-                self.put(RowKey::Attestation { agent: *agent, epoch: *epoch }, Row::Attestation(row)).await
-            }
-            MarketEvent::DealOpened(opened) => self.open_deal(opened, opened_at).await,
-            MarketEvent::DealFunded { .. }
-            | MarketEvent::DealSettled { .. }
-            | MarketEvent::DealUnfunded { .. }
-            | MarketEvent::DealChanged(_)
-            | MarketEvent::DealRefunded { .. }
-            | MarketEvent::DealEnding { .. }
-            | MarketEvent::DealEnded { .. } => self.change_deal(&placed.event).await,
             MarketEvent::ArtifactUpdated { developer_offer, version, artifact, manifest, artifact_url } => {
                 let (artifact, manifest, artifact_url) = (*artifact, *manifest, artifact_url.clone());
-                let mut row = self.developer_offer(*developer_offer).await?;
-                row.updated = Some(ArtifactVersion { version: *version, artifact, manifest, artifact_url });
-                self.put(RowKey::DeveloperOffer { hash: *developer_offer }, Row::DeveloperOffer(row)).await
+                let updated = ArtifactVersion { version: *version, artifact, manifest, artifact_url };
+                self.developer_offer_mut(*developer_offer).await?.updated = Some(updated);
+                Ok(())
             }
             MarketEvent::MatcherPaid { developer_offer, matcher, amount } => {
                 let developer = self.developer_offer(*developer_offer).await?.offer.developer;
@@ -139,146 +155,9 @@ impl<S: RowSource> Ledger<'_, S> {
                 self.debit(developer, *amount).await?;
                 self.credit(*matcher, *amount).await
             }
-            // Kept as events; they change nothing.
-            MarketEvent::MatchSkipped { .. } | MarketEvent::FillSkipped { .. } | MarketEvent::ClaimSkipped { .. } => {
-                Ok(())
-            }
-        }
-    }
-
-    async fn open_deal(&mut self, opened: &DealOpened, opened_at: OpenedAt) -> Result<(), S::Error> {
-        let mut demand = self.developer_offer(opened.developer_offer).await?;
-        let supply = self.provider_offer(opened.provider_offer).await?;
-        let deal = Deal::opened(opened, &demand.offer, &supply.offer, self.bond_epochs)
-            .map_err(ProjectionError::money("bond", opened.deal_id))?;
-        demand.live_replicas = demand
-            .live_replicas
-            .checked_add(1)
-            .ok_or_else(ProjectionError::count("live replicas", opened.developer_offer))?;
-        demand.end_epoch = Some(opened.end_epoch);
-        self.put(RowKey::DeveloperOffer { hash: opened.developer_offer }, Row::DeveloperOffer(demand)).await?;
-        self.resize(deal.provider_offer, Resources::default(), deal.size).await?;
-        self.note(PaymentKind::Lock, (deal.developer, deal.developer), opened.locked);
-        self.note(PaymentKind::Bond, (deal.provider, deal.provider), deal.bond);
-        self.debit(deal.developer, opened.locked).await?;
-        self.debit(deal.provider, deal.bond).await?;
-        let row = DealRow { deal, funded: opened.locked, paid: Atoms::ZERO, refunded: Atoms::ZERO, opened_at };
-        self.create("deal", &opened.deal_id, RowKey::Deal { id: opened.deal_id }, Row::Deal(Box::new(row))).await
-    }
-
-    /// Capacity of a provider offer that was held as `before` is now held as `after`.
-    async fn resize(&mut self, hash: OfferHash, before: Resources, after: Resources) -> Result<(), S::Error> {
-        let mut supply = self.provider_offer(hash).await?;
-        let part = |used: u32, before: u32, after: u32| used.checked_sub(before)?.checked_add(after);
-        let milli_cpu = part(supply.used.milli_cpu, before.milli_cpu, after.milli_cpu);
-        let memory_mib = part(supply.used.memory_mib, before.memory_mib, after.memory_mib);
-        supply.used = milli_cpu
-            .zip(memory_mib)
-            .map(|(milli_cpu, memory_mib)| Resources { milli_cpu, memory_mib })
-            .ok_or_else(ProjectionError::count("used capacity", hash))?;
-        self.put(RowKey::ProviderOffer { hash }, Row::ProviderOffer(supply)).await
-    }
-
-    /// Applies an event of a deal that was opened before.
-    async fn change_deal(&mut self, event: &MarketEvent) -> Result<(), S::Error> {
-        match event {
-            MarketEvent::DealFunded { deal_id, from, amount, paid_until } => {
-                let mut row = self.deal(*deal_id).await?;
-                row.lock(*amount)?;
-                row.deal.paid_until = *paid_until;
-                row.deal.unfunded_since = None;
-                self.note(PaymentKind::Lock, (*from, row.deal.developer), *amount);
-                self.put_deal(row).await?;
-                self.debit(*from, *amount).await
-            }
-            MarketEvent::DealSettled { deal_id, paid, topped_up, settled_until } => {
-                let mut row = self.deal(*deal_id).await?;
-                let (developer, supply) = (row.deal.developer, row.deal.provider_offer);
-                row.lock(*topped_up)?;
-                row.pay(*paid)?;
-                row.deal.settled_until = *settled_until;
-                row.deal.paid_until = row.deal.covered_until();
-                // A settlement that finds no money says so in an event of its own, right after this one.
-                row.deal.unfunded_since = None;
-                self.put_deal(row).await?;
-                let payout = self.payout(supply).await?;
-                self.note(PaymentKind::Hosting, (developer, payout), *paid);
-                self.note(PaymentKind::Lock, (developer, developer), *topped_up);
-                self.debit(developer, *topped_up).await?;
-                self.credit(payout, *paid).await
-            }
-            MarketEvent::DealUnfunded { deal_id, since } => {
-                let mut row = self.deal(*deal_id).await?;
-                row.deal.unfunded_since = Some(*since);
-                row.deal.paid_until = (*since).min(row.deal.end_epoch);
-                self.put_deal(row).await
-            }
-            MarketEvent::DealChanged(changed) => self.change_terms(changed).await,
-            MarketEvent::DealRefunded { deal_id, refunded, paid_until } => {
-                let mut row = self.deal(*deal_id).await?;
-                let developer = row.deal.developer;
-                row.refund(*refunded)?;
-                row.deal.paid_until = *paid_until;
-                self.note(PaymentKind::Refund, (developer, developer), *refunded);
-                self.put_deal(row).await?;
-                self.credit(developer, *refunded).await
-            }
-            MarketEvent::DealEnding { deal_id, cause, end_epoch, refunded } => {
-                let mut row = self.deal(*deal_id).await?;
-                let developer = row.deal.developer;
-                row.refund(*refunded)?;
-                row.deal.state = DealState::Ending;
-                row.deal.cause = Some(*cause);
-                row.deal.end_epoch = *end_epoch;
-                row.deal.paid_until = row.deal.paid_until.min(*end_epoch);
-                self.note(PaymentKind::Refund, (developer, developer), *refunded);
-                self.put_deal(row).await?;
-                self.credit(developer, *refunded).await
-            }
-            MarketEvent::DealEnded { deal_id, cause, refunded, bond_to, bond } => {
-                let mut row = self.deal(*deal_id).await?;
-                let deal = row.deal.clone();
-                row.refund(*refunded)?;
-                row.deal.end(*cause);
-                self.put_deal(row).await?;
-                self.release(&deal).await?;
-                let back = if *bond_to == deal.provider { PaymentKind::BondReturn } else { PaymentKind::BondForfeit };
-                self.note(PaymentKind::Refund, (deal.developer, deal.developer), *refunded);
-                self.note(back, (deal.provider, *bond_to), *bond);
-                self.credit(deal.developer, *refunded).await?;
-                self.credit(*bond_to, *bond).await
-            }
             // The caller passes no other event.
             _ => Ok(()),
         }
-    }
-
-    async fn change_terms(&mut self, changed: &DealChanged) -> Result<(), S::Error> {
-        let mut row = self.deal(changed.deal_id).await?;
-        let before = row.deal.clone();
-        row.deal.change(changed);
-        self.put_deal(row).await?;
-        self.resize(before.provider_offer, before.size, changed.size).await?;
-        let (kind, more, less) = if changed.bond > before.bond {
-            (PaymentKind::Bond, changed.bond, before.bond)
-        } else {
-            (PaymentKind::BondReturn, before.bond, changed.bond)
-        };
-        let moved = more.checked_sub(less).map_err(ProjectionError::money("bond", before.id))?;
-        self.note(kind, (before.provider, before.provider), moved);
-        self.credit(before.provider, before.bond).await?;
-        self.debit(before.provider, changed.bond).await
-    }
-
-    /// Gives a deal's capacity and place back.
-    async fn release(&mut self, deal: &Deal) -> Result<(), S::Error> {
-        let mut demand = self.developer_offer(deal.developer_offer).await?;
-        demand.live_replicas = demand
-            .live_replicas
-            .checked_sub(1)
-            .ok_or_else(ProjectionError::count("live replicas", deal.developer_offer))?;
-        self.put(RowKey::DeveloperOffer { hash: deal.developer_offer }, Row::DeveloperOffer(demand)).await?;
-        self.resize(deal.provider_offer, deal.size, Resources::default()).await
     }
 
     fn note(&mut self, kind: PaymentKind, sides: (Address, Address), amount: Atoms) {
@@ -287,54 +166,50 @@ impl<S: RowSource> Ledger<'_, S> {
 
     async fn credit(&mut self, account: Address, amount: Atoms) -> Result<(), S::Error> {
         let free = self.free(account).await?;
-        let free = free.checked_add(amount).map_err(ProjectionError::money("free balance", account))?;
-        self.put(RowKey::Balance { account }, Row::Balance(free)).await
+        *free = free.checked_add(amount).map_err(ProjectionError::money("free balance", account))?;
+        Ok(())
     }
 
     async fn debit(&mut self, account: Address, amount: Atoms) -> Result<(), S::Error> {
         let free = self.free(account).await?;
-        let free = free.checked_sub(amount).map_err(ProjectionError::money("free balance", account))?;
-        self.put(RowKey::Balance { account }, Row::Balance(free)).await
+        *free = free.checked_sub(amount).map_err(ProjectionError::money("free balance", account))?;
+        Ok(())
     }
 
-    async fn free(&mut self, account: Address) -> Result<Atoms, S::Error> {
-        match self.get(RowKey::Balance { account }).await? {
-            Some(Row::Balance(free)) => Ok(*free),
-            _ => Ok(Atoms::ZERO),
+    /// An account's free balance, to be changed.
+    async fn free(&mut self, account: Address) -> Result<&mut Atoms, S::Error> {
+        match self.change_or(RowKey::Balance { account }, Row::Balance(Atoms::ZERO)).await? {
+            Row::Balance(free) => Ok(free),
+            _ => Err(unknown("balance", account).into()),
         }
     }
 
-    async fn provider_offer(&mut self, hash: OfferHash) -> Result<Box<ProviderOfferRow>, S::Error> {
+    async fn provider_offer(&mut self, hash: OfferHash) -> Result<&ProviderOfferRow, S::Error> {
         match self.get(RowKey::ProviderOffer { hash }).await? {
-            Some(Row::ProviderOffer(row)) => Ok(row.clone()),
-            _ => Err(ProjectionError::Unknown { what: "provider offer", id: hash.to_string() }.into()),
+            Some(Row::ProviderOffer(row)) => Ok(row),
+            _ => Err(unknown("provider offer", hash).into()),
         }
     }
 
-    /// The account that a provider offer's deals pay.
-    async fn payout(&mut self, hash: OfferHash) -> Result<Address, S::Error> {
-        match self.get(RowKey::ProviderOffer { hash }).await? {
-            Some(Row::ProviderOffer(row)) => Ok(row.offer.payout),
-            _ => Err(ProjectionError::Unknown { what: "provider offer", id: hash.to_string() }.into()),
+    async fn provider_offer_mut(&mut self, hash: OfferHash) -> Result<&mut ProviderOfferRow, S::Error> {
+        match self.change(RowKey::ProviderOffer { hash }).await? {
+            Some(Row::ProviderOffer(row)) => Ok(row),
+            _ => Err(unknown("provider offer", hash).into()),
         }
     }
 
-    async fn developer_offer(&mut self, hash: OfferHash) -> Result<Box<DeveloperOfferRow>, S::Error> {
+    async fn developer_offer(&mut self, hash: OfferHash) -> Result<&DeveloperOfferRow, S::Error> {
         match self.get(RowKey::DeveloperOffer { hash }).await? {
-            Some(Row::DeveloperOffer(row)) => Ok(row.clone()),
-            _ => Err(ProjectionError::Unknown { what: "developer offer", id: hash.to_string() }.into()),
+            Some(Row::DeveloperOffer(row)) => Ok(row),
+            _ => Err(unknown("developer offer", hash).into()),
         }
     }
 
-    async fn deal(&mut self, id: DealId) -> Result<Box<DealRow>, S::Error> {
-        match self.get(RowKey::Deal { id }).await? {
-            Some(Row::Deal(row)) => Ok(row.clone()),
-            _ => Err(ProjectionError::Unknown { what: "deal", id: id.to_string() }.into()),
+    async fn developer_offer_mut(&mut self, hash: OfferHash) -> Result<&mut DeveloperOfferRow, S::Error> {
+        match self.change(RowKey::DeveloperOffer { hash }).await? {
+            Some(Row::DeveloperOffer(row)) => Ok(row),
+            _ => Err(unknown("developer offer", hash).into()),
         }
-    }
-
-    async fn put_deal(&mut self, row: Box<DealRow>) -> Result<(), S::Error> {
-        self.put(RowKey::Deal { id: row.deal.id }, Row::Deal(row)).await
     }
 
     /// Stores a row that must not be there yet.
@@ -346,25 +221,6 @@ impl<S: RowSource> Ledger<'_, S> {
     }
 }
 
-impl DealRow {
-    fn lock(&mut self, amount: Atoms) -> Result<(), ProjectionError> {
-        let id = self.deal.id;
-        self.deal.locked = self.deal.locked.checked_add(amount).map_err(ProjectionError::money("lock", id))?;
-        self.funded = self.funded.checked_add(amount).map_err(ProjectionError::money("funding", id))?;
-        Ok(())
-    }
-
-    fn pay(&mut self, amount: Atoms) -> Result<(), ProjectionError> {
-        let id = self.deal.id;
-        self.deal.locked = self.deal.locked.checked_sub(amount).map_err(ProjectionError::money("lock", id))?;
-        self.paid = self.paid.checked_add(amount).map_err(ProjectionError::money("payments", id))?;
-        Ok(())
-    }
-
-    fn refund(&mut self, amount: Atoms) -> Result<(), ProjectionError> {
-        let id = self.deal.id;
-        self.deal.locked = self.deal.locked.checked_sub(amount).map_err(ProjectionError::money("lock", id))?;
-        self.refunded = self.refunded.checked_add(amount).map_err(ProjectionError::money("refunds", id))?;
-        Ok(())
-    }
+fn unknown(what: &'static str, id: impl ToString) -> ProjectionError {
+    ProjectionError::Unknown { what, id: id.to_string() }
 }

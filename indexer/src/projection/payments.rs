@@ -38,7 +38,7 @@ pub enum PaymentKind {
 }
 
 impl PaymentKind {
-    /// All kinds with their names.
+    /// All kinds with their names, each at the place that is its number in the database: new ones come last.
     pub(crate) const NAMES: [(&'static str, Self); 9] = [
         ("deposit", Self::Deposit),
         ("withdrawal", Self::Withdrawal),
@@ -50,6 +50,16 @@ impl PaymentKind {
         ("bond_forfeit", Self::BondForfeit),
         ("matcher_fee", Self::MatcherFee),
     ];
+
+    /// Its number in the database: its place among [`Self::NAMES`].
+    pub(crate) const fn number(self) -> i64 {
+        self as i64
+    }
+
+    /// The kind with this number.
+    pub(crate) fn numbered(number: i64) -> Option<Self> {
+        Self::NAMES.get(usize::try_from(number).ok()?).map(|(_, kind)| *kind)
+    }
 
     /// Kinds of events that such a movement comes with.
     pub(crate) const fn logged_as(self) -> &'static [&'static str] {
@@ -106,5 +116,19 @@ impl Payments {
 
     pub(super) fn take(&mut self) -> Vec<Payment> {
         std::mem::take(&mut self.noted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_found_by_their_numbers_and_named_as_in_json() {
+        for (name, kind) in PaymentKind::NAMES {
+            assert_eq!(PaymentKind::numbered(kind.number()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), name);
+        }
+        assert_eq!((PaymentKind::numbered(-1), PaymentKind::numbered(9)), (None, None));
     }
 }

@@ -72,16 +72,13 @@ impl Tx {
         let width = table.columns.len();
         let mut left = values.len().checked_div(width).unwrap_or_default();
         let mut values = values.into_iter();
+        let group = unnumbered(width);
         while left > 0 {
             let rows = statement_rows(left);
-            let mut statement = Statement::new("");
-            statement.push(table.insertion()).push("VALUES ");
-            for row in 0..rows {
-                statement.push(if row == 0 { "(" } else { ", (" }).push_unnumbered(values.by_ref().take(width));
-                statement.push(")");
-            }
-            statement.push(table.replacement());
-            self.execute(statement).await?;
+            let groups = vec![group.as_str(); rows].join(", ");
+            let sql = format!("{}VALUES {groups}{}", table.insertion(), table.replacement());
+            let values = values.by_ref().take(rows.saturating_mul(width)).collect();
+            self.execute(Statement::whole(sql, values)).await?;
             left = left.saturating_sub(rows);
         }
         Ok(())
@@ -103,14 +100,10 @@ impl Tx {
         let mut found = Vec::new();
         while let Some((now, later)) = keys.split_at_checked(statement_rows(keys.len()).max(1)) {
             keys = later;
-            let mut query = Statement::new("");
-            let columns = table.names_of(Role::Key).join(", ");
-            query.push(format_args!("SELECT * FROM {} WHERE ({columns}) IN (VALUES ", table.name));
-            for (at, key) in now.iter().enumerate() {
-                query.push(if at == 0 { "(" } else { ", (" }).push_unnumbered(key.iter().cloned()).push(")");
-            }
-            query.push(")");
-            found.extend(self.fetch_all::<T>(query).await?);
+            let columns = table.names_of(Role::Key);
+            let groups = vec![unnumbered(columns.len()); now.len()].join(", ");
+            let sql = format!("SELECT * FROM {} WHERE ({}) IN (VALUES {groups})", table.name, columns.join(", "));
+            found.extend(self.fetch_all::<T>(Statement::whole(sql, now.concat())).await?);
         }
         Ok(found)
     }
@@ -125,8 +118,14 @@ const fn statement_rows(left: usize) -> usize {
     }
 }
 
-/// Rows of one statement.
-const MAX_ROWS: usize = 64;
+/// Rows of one statement: each is a way to SQLite's thread and back. SQLite takes 32,766 values.
+const MAX_ROWS: usize = 512;
+
+/// The placeholders of a row for SQLite alone, without numbers: the driver asks for the name of each numbered placeholder,
+/// and SQLite looks through all of them for it, which is quadratic.
+fn unnumbered(width: usize) -> String {
+    format!("({})", vec!["?"; width].join(", "))
+}
 
 impl Table {
     /// Whether rows are never replaced.

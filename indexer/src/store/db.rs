@@ -266,6 +266,11 @@ impl Statement {
         Self { sql: Cow::Borrowed(sql), values: Vec::new() }
     }
 
+    /// A statement with all its values.
+    pub(super) const fn whole(sql: String, values: Vec<Value>) -> Self {
+        Self { sql: Cow::Owned(sql), values }
+    }
+
     /// The value of the next placeholder, which the text has already.
     pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
@@ -290,16 +295,6 @@ impl Statement {
     pub(super) fn push_list<V: Into<Value>>(&mut self, values: impl IntoIterator<Item = V>) -> &mut Self {
         for (at, value) in values.into_iter().enumerate() {
             self.push(if at == 0 { "" } else { ", " }).push_bind(value);
-        }
-        self
-    }
-
-    /// The same for SQLite alone, without numbers: the driver asks for the name of each numbered placeholder, and SQLite
-    /// looks through all of them for it, which is quadratic.
-    pub(super) fn push_unnumbered(&mut self, values: impl IntoIterator<Item = Value>) -> &mut Self {
-        for (at, value) in values.into_iter().enumerate() {
-            self.values.push(value);
-            self.push(if at == 0 { "?" } else { ", ?" });
         }
         self
     }

@@ -14,7 +14,7 @@ use super::{
     snapshot::joined,
 };
 use crate::{
-    projection::rows::OpenedAt,
+    projection::{payments::PaymentKind, rows::OpenedAt},
     view::{AttestationView, EpochView, Logged, MAX_LIMIT, Part},
 };
 
@@ -119,8 +119,9 @@ impl Snapshot {
         let paid = "SELECT count(*), CAST(coalesce(sum(p.amount / 1000000000), 0) AS BIGINT),
                CAST(coalesce(sum(p.amount % 1000000000), 0) AS BIGINT)
              FROM payments p JOIN blocks b ON b.number = p.block_number
-             WHERE p.kind = 'hosting' AND b.timestamp >= $1 AND b.timestamp < $2";
-        let paid = Statement::new(paid).bind(big("start of the epoch", start)?).bind(big("end of the epoch", end)?);
+             WHERE p.kind = $1 AND b.timestamp >= $2 AND b.timestamp < $3";
+        let paid = Statement::new(paid).bind(PaymentKind::Hosting.number());
+        let paid = paid.bind(big("start of the epoch", start)?).bind(big("end of the epoch", end)?);
         let (payments, upper, lower): (i64, i64, i64) = self.read.fetch_one(paid).await?;
         Ok(Some(EpochView {
             epoch,

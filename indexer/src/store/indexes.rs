@@ -6,13 +6,20 @@ use super::{
     error::StoreError,
 };
 
-/// Each with what stands before and behind its name.
-const INDEXES: [(&str, &str, &str); 16] = [
+/// An index: what stands before its name, its name, and what stands behind it.
+type Index = (&'static str, &'static str, &'static str);
+
+/// Of what the chain said.
+const OF_EVENTS: [Index; 2] = [
     ("INDEX", "events_deal", "events (deal_key, block_number, log_index) WHERE deal_key IS NOT NULL"),
     ("INDEX", "events_kind", "events (kind, block_number, log_index)"),
-    ("INDEX", "payments_from", "payments (from_key, block_number, log_index, part)"),
+];
+
+/// Of what follows from it.
+const OF_PROJECTION: [Index; 14] = [
+    ("INDEX", "payments_from", "payments (from_account, block_number, log_index, part)"),
     // Money that only changes its purpose is found by the index above.
-    ("INDEX", "payments_to", "payments (to_key, block_number, log_index, part) WHERE to_account <> from_account"),
+    ("INDEX", "payments_to", "payments (to_account, block_number, log_index, part) WHERE to_account <> from_account"),
     ("INDEX", "attestations_place", "attestations (block_number, log_index)"),
     ("INDEX", "attestations_epoch", "attestations (epoch, block_number, log_index)"),
     ("UNIQUE INDEX", "provider_offers_place", "provider_offers (opened_block, opened_log_index)"),
@@ -30,7 +37,7 @@ const INDEXES: [(&str, &str, &str); 16] = [
 
 /// Makes those that are missing.
 pub(super) async fn create(db: &mut Tx) -> Result<(), StoreError> {
-    for (kind, name, on) in INDEXES {
+    for (kind, name, on) in OF_EVENTS.into_iter().chain(OF_PROJECTION) {
         let mut create = Statement::new("CREATE ");
         create.push(kind).push(" IF NOT EXISTS ").push(name).push(" ON ").push(on);
         db.execute(create).await?;
@@ -38,9 +45,19 @@ pub(super) async fn create(db: &mut Tx) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes away those that there are.
+/// Takes away all that there are.
 pub(super) async fn drop(db: &mut Tx) -> Result<(), StoreError> {
-    for (_, name, _) in INDEXES {
+    remove(db, &OF_EVENTS).await?;
+    drop_of_projection(db).await
+}
+
+/// Takes away those of tables that a rebuild fills anew.
+pub(super) async fn drop_of_projection(db: &mut Tx) -> Result<(), StoreError> {
+    remove(db, &OF_PROJECTION).await
+}
+
+async fn remove(db: &mut Tx, indexes: &[Index]) -> Result<(), StoreError> {
+    for (_, name, _) in indexes {
         let mut drop = Statement::new("DROP INDEX IF EXISTS ");
         drop.push(name);
         db.execute(drop).await?;

@@ -1,11 +1,12 @@
 //! The database: the projection's tables, written by one writer in one transaction a step, read in consistent snapshots.
 //!
 //! Layout: [`Store`] opens and hands out; `db` hides which database it is, `bulk` how each takes many rows at a time;
-//! `write` applies steps, takes blocks back and rebuilds, `pipeline` writes a step while it is worked out; `rows` moves
+//! `accounts` gives accounts their numbers; `write` applies steps, takes blocks back and rebuilds, `pipeline` writes a step while it is worked out; `rows` moves
 //! single rows; `indexes` is what makes reading fast; `records` and `convert` are the border between columns and
 //! domain; `snapshot`, `lists`, `providers`, `payments`, `history`, `feed` and `views` answer the API; `state` loads
 //! the whole market.
 
+mod accounts;
 mod bulk;
 mod convert;
 mod db;
@@ -28,6 +29,7 @@ pub(crate) use self::payments::place_of as payment_cursor;
 use self::{
     convert::{big, from_json, json, unsigned},
     db::{Pool, Statement, Tx},
+    pipeline::Known,
     records::BlockRecord,
 };
 pub use self::{
@@ -39,7 +41,7 @@ pub use self::{
     payments::PaymentFilter,
     snapshot::Snapshot,
 };
-use crate::{input::Step, projection::ledger::WorkingRows};
+use crate::input::Step;
 use common::{event::BlockRef, market::MarketTerms, state::MarketState};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -64,14 +66,14 @@ pub struct Store {
     /// Whether this process knows that readers have their indexes.
     indexed: Arc<AtomicBool>,
     /// While final blocks are fetched.
-    known: Arc<Mutex<Option<Known>>>,
+    known: Arc<Mutex<Option<KnownAt>>>,
 }
 
-/// Rows as the last step left them, so that the next one need not read them again.
+/// What the last step left, so that the next one need not read it again.
 #[derive(Debug)]
-struct Known {
-    at: BlockRef,
-    rows: WorkingRows,
+struct KnownAt {
+    block: BlockRef,
+    known: Known,
 }
 
 impl Store {
@@ -145,8 +147,8 @@ impl Store {
             self.indexed.store(false, Ordering::Relaxed);
         }
         // Whatever fails from here on, they are not used again.
-        let known = self.known().take().filter(|known| Some(known.at) == step.follows);
-        let known = known.map_or_else(WorkingRows::new, |known| known.rows);
+        let known = self.known().take().filter(|known| Some(known.block) == step.follows);
+        let known = known.map(|known| known.known).unwrap_or_default();
         let (checkpoint, known) = write::apply(&mut write, step, known).await?;
         // No final blocks are left to fetch: from here on it is a block at a time.
         let caught_up = checkpoint.block.map(|block| block.number) >= step.finalized;
@@ -159,7 +161,7 @@ impl Store {
             self.indexed.store(true, Ordering::Relaxed);
         }
         if !caught_up {
-            *self.known() = checkpoint.block.map(|at| Known { at, rows: known });
+            *self.known() = checkpoint.block.map(|block| KnownAt { block, known });
         }
         Ok(checkpoint)
     }
@@ -169,7 +171,7 @@ impl Store {
     pub async fn rebuild(&self, progress: impl FnMut(u64, u64) + Send) -> Result<(), StoreError> {
         let mut write = self.writer()?.write().await?;
         self.known().take();
-        indexes::drop(&mut write).await?;
+        indexes::drop_of_projection(&mut write).await?;
         write::rebuild(&mut write, progress).await?;
         indexes::create(&mut write).await?;
         write.commit().await
@@ -205,7 +207,7 @@ impl Store {
         block_at(&mut read, big("block number", number)?).await
     }
 
-    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+    fn known(&self) -> MutexGuard<'_, Option<KnownAt>> {
         // Nothing panics while it is held.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,8 +4,9 @@ use common::ids::{Address, DealId};
 
 use super::{
     Snapshot,
+    accounts::{Accounts, NUMBER_OF},
     bulk::table,
-    convert::{atoms, big, from_word, key, parse, unsigned, word},
+    convert::{atoms, big, key, parse, unsigned},
     db::{Statement, Value},
     error::StoreError,
     history::LoggedRecord,
@@ -22,23 +23,21 @@ use crate::{
 
 table!(
     TABLE, "payments",
-    block_number Big Fixed, log_index Big Fixed, part Big Fixed, kind Text Fixed, from_key Big Fixed,
-    from_account Text Fixed, to_key Big Fixed, to_account Text Fixed, amount Big Fixed,
+    block_number Big Fixed, log_index Big Fixed, part Big Fixed, kind Big Fixed, from_account Big Fixed,
+    to_account Big Fixed, amount Big Fixed,
 );
 
-/// Values of all columns.
-pub(super) fn encoded(payments: Vec<Payment>) -> Result<Vec<Value>, StoreError> {
-    let mut values: Vec<Value> = Vec::new();
+/// Values of all columns. The accounts were learnt before.
+pub(super) fn encoded(payments: &[Payment], accounts: &Accounts) -> Result<Vec<Value>, StoreError> {
+    let mut values: Vec<Value> = Vec::with_capacity(payments.len().saturating_mul(TABLE.columns.len()));
     for payment in payments {
         values.extend([
             big("block number", payment.at.block)?.into(),
             big("log index", payment.at.log_index)?.into(),
             i64::from(payment.part).into(),
-            word("payments.kind", &payment.kind)?.into(),
-            key(payment.from.as_bytes()).into(),
-            payment.from.to_string().into(),
-            key(payment.to.as_bytes()).into(),
-            payment.to.to_string().into(),
+            payment.kind.number().into(),
+            accounts.number_of(payment.from)?.into(),
+            accounts.number_of(payment.to)?.into(),
             payment.amount.to_i64().into(),
         ]);
     }
@@ -61,7 +60,7 @@ struct PaymentRecord {
     #[sqlx(flatten)]
     logged: LoggedRecord,
     part: i64,
-    payment_kind: String,
+    payment_kind: i64,
     from_account: String,
     to_account: String,
     amount: i64,
@@ -73,9 +72,10 @@ impl PaymentRecord {
         Ok(PaymentView {
             logged: self.logged.into_domain()?,
             part: unsigned("payments.part", self.part)?,
-            kind: from_word("payments.kind", &self.payment_kind)?,
-            from: parse("payments.from_account", &self.from_account)?,
-            to: parse("payments.to_account", &self.to_account)?,
+            kind: PaymentKind::numbered(self.payment_kind)
+                .ok_or_else(|| StoreError::corrupt("payments.kind", self.payment_kind))?,
+            from: parse("accounts.account", &self.from_account)?,
+            to: parse("accounts.account", &self.to_account)?,
             amount: atoms("payments.amount", self.amount)?,
             deal_id: self.deal_id.map(|deal| parse("events.deal_id", &deal)).transpose()?,
         })
@@ -83,7 +83,9 @@ impl PaymentRecord {
 }
 
 const FOUND: &str = "SELECT e.block_number, b.hash AS block_hash, b.timestamp, e.log_index, e.tx_hash, p.part,
-       p.kind AS payment_kind, p.from_account, p.to_account, p.amount, e.deal_id
+       p.kind AS payment_kind, p.amount, e.deal_id,
+       (SELECT account FROM accounts WHERE number = p.from_account) AS from_account,
+       (SELECT account FROM accounts WHERE number = p.to_account) AS to_account
      FROM payments p
      JOIN events e ON e.block_number = p.block_number AND e.log_index = p.log_index
      JOIN blocks b ON b.number = p.block_number
@@ -97,7 +99,7 @@ impl Snapshot {
     pub async fn payments(&mut self, filter: PaymentFilter, part: Part) -> Result<Listed<PaymentView>, StoreError> {
         let mut query = Statement::new(FOUND);
         if let Some(kind) = filter.kind {
-            query.push(" AND p.kind = ").push_bind(word("payments.kind", &kind)?);
+            query.push(" AND p.kind = ").push_bind(kind.number());
         }
         match (filter.deal, filter.account) {
             (Some(deal), account) => {
@@ -105,16 +107,15 @@ impl Snapshot {
                 query.push(" AND e.deal_key = ").push_bind(key(deal.as_bytes()));
                 query.push(" AND e.deal_id = ").push_bind(deal.to_string());
                 if let Some(account) = account {
-                    query.push(" AND (p.from_account = ").push_bind(account.to_string());
-                    query.push(" OR p.to_account = ").push_bind(account.to_string()).push(")");
+                    query.push(" AND (p.from_account = ").push(NUMBER_OF).push_bind(account.to_string());
+                    query.push(") OR p.to_account = ").push(NUMBER_OF).push_bind(account.to_string()).push("))");
                 }
             }
             (None, Some(account)) => {
                 query.push(" AND (p.block_number, p.log_index, p.part) IN (");
-                side(&mut query, ["p.from_key = ", " AND p.from_account = "], account, filter.kind, part)?;
+                side(&mut query, "p.from_account = ", account, filter.kind, part)?;
                 query.push(" UNION ALL ");
-                let to = ["p.to_account <> p.from_account AND p.to_key = ", " AND p.to_account = "];
-                side(&mut query, to, account, filter.kind, part)?;
+                side(&mut query, "p.to_account <> p.from_account AND p.to_account = ", account, filter.kind, part)?;
                 query.push(")");
             }
             (None, None) => {
@@ -139,15 +140,15 @@ impl Snapshot {
 /// As much of one account's payments as a page needs, from the index of one of the two sides.
 fn side(
     query: &mut Statement,
-    [by_key, by_name]: [&'static str; 2],
+    is: &'static str,
     account: Address,
     kind: Option<PaymentKind>,
     part: Part,
 ) -> Result<(), StoreError> {
-    query.push("SELECT * FROM (SELECT p.block_number, p.log_index, p.part FROM payments p WHERE ").push(by_key);
-    query.push_bind(key(account.as_bytes())).push(by_name).push_bind(account.to_string());
+    query.push("SELECT * FROM (SELECT p.block_number, p.log_index, p.part FROM payments p WHERE ").push(is);
+    query.push(NUMBER_OF).push_bind(account.to_string()).push(")");
     if let Some(kind) = kind {
-        query.push(" AND p.kind = ").push_bind(word("payments.kind", &kind)?);
+        query.push(" AND p.kind = ").push_bind(kind.number());
     }
     narrow(query, part)?;
     query.push(") AS side");

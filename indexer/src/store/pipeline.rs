@@ -7,6 +7,7 @@ use common::event::{MarketBlock, PlacedEvent};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    accounts::Accounts,
     bound_terms,
     bulk::{Table, table},
     convert::{big, json, key},
@@ -19,6 +20,7 @@ use crate::{
     kind,
     projection::{
         ledger::{Ledger, RowSource, WorkingRows},
+        payments::Payment,
         rows::{Row, RowKey},
     },
 };
@@ -31,7 +33,7 @@ const PORTION_ROWS: usize = 512;
 const PORTIONS_AHEAD: usize = 2;
 /// Events after which the writing side gets a turn, some tenth of a millisecond.
 const EVENTS_A_TURN: usize = 32;
-/// Rows that are handed on to the next step at most, some megabytes.
+/// Rows, and accounts, that are handed on to the next step at most, some megabytes.
 const MOST_ROWS: usize = 16_384;
 
 table!(
@@ -45,6 +47,13 @@ table!(
 );
 table!(UNDO, "undo", block_number Big Fixed, row_key Text Fixed, row_before Text Fixed);
 
+/// What one step learns and the next one need not ask the database for.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) rows: WorkingRows,
+    accounts: Accounts,
+}
+
 /// Blocks to be projected.
 pub(super) struct Added<'a> {
     pub(super) blocks: &'a [MarketBlock],
@@ -55,13 +64,20 @@ pub(super) struct Added<'a> {
 }
 
 impl Added<'_> {
-    /// Writes what follows from the blocks. `known` are rows as the blocks before have left them; returned are those that
-    /// are known then.
-    pub(super) async fn write(&self, db: &mut Tx, known: WorkingRows) -> Result<WorkingRows, StoreError> {
+    /// Writes what follows from the blocks. `known` is what the blocks before have left; returned is what is known then.
+    pub(super) async fn write(&self, db: &mut Tx, known: Known) -> Result<Known, StoreError> {
         let bond_epochs = bound_terms(db).await?.bond_epochs;
         let (sender, receiver) = mpsc::channel(PORTIONS_AHEAD);
-        let (known, ()) = tokio::try_join!(self.make(Outlet(sender), bond_epochs, known), carry_out(db, receiver))?;
-        Ok(if known.len() > MOST_ROWS { WorkingRows::new() } else { known })
+        let Known { rows, accounts } = known;
+        let (mut rows, mut accounts) =
+            tokio::try_join!(self.make(Outlet(sender), bond_epochs, rows), carry_out(db, receiver, accounts))?;
+        if rows.len() > MOST_ROWS {
+            rows = WorkingRows::new();
+        }
+        if accounts.len() > MOST_ROWS {
+            accounts = Accounts::default();
+        }
+        Ok(Known { rows, accounts })
     }
 
     async fn make(&self, outlet: Outlet, bond_epochs: u32, known: WorkingRows) -> Result<WorkingRows, StoreError> {
@@ -113,7 +129,7 @@ impl Added<'_> {
                 undo.extend([number.into(), json("undo.row_key", &key)?.into(), before.into()]);
             }
         }
-        outlet.put(payments::TABLE, payments::encoded(ledger.take_payments())?).await?;
+        outlet.send(Work::Pay(ledger.take_payments())).await?;
         outlet.put(UNDO, undo).await
     }
 }
@@ -133,13 +149,23 @@ fn portion(blocks: &[MarketBlock]) -> (&[MarketBlock], &[MarketBlock]) {
 /// What the side that makes portions wants of the one that has the database.
 enum Work {
     Put(&'static Table, Vec<Value>),
+    /// Payments name accounts by numbers, which the database has.
+    Pay(Vec<Payment>),
     Load(Vec<RowKey>, oneshot::Sender<HashMap<RowKey, Row>>),
 }
 
-async fn carry_out(db: &mut Tx, mut portions: mpsc::Receiver<Work>) -> Result<(), StoreError> {
+async fn carry_out(
+    db: &mut Tx,
+    mut portions: mpsc::Receiver<Work>,
+    mut accounts: Accounts,
+) -> Result<Accounts, StoreError> {
     while let Some(work) = portions.recv().await {
         match work {
             Work::Put(table, values) => db.put(table, values).await?,
+            Work::Pay(payments) => {
+                accounts.learn(db, payments.iter().flat_map(|payment| [payment.from, payment.to])).await?;
+                db.put(payments::TABLE, payments::encoded(&payments, &accounts)?).await?;
+            }
             Work::Load(keys, answer) => {
                 let found = Rows(&mut *db).load(keys).await?;
                 // Nobody waits any more when making the portions has failed, which is told where it did.
@@ -147,7 +173,7 @@ async fn carry_out(db: &mut Tx, mut portions: mpsc::Receiver<Work>) -> Result<()
             }
         }
     }
-    Ok(())
+    Ok(accounts)
 }
 
 #[derive(Clone)]

@@ -9,28 +9,21 @@ use super::{
     convert::{big, from_json, unsigned},
     db::{Statement, Tx},
     error::StoreError,
-    pipeline::Added,
+    pipeline::{Added, Known},
     records::{BlockRecord, EventRecord},
     rows,
 };
 use crate::{
     input::Step,
-    projection::{
-        ledger::WorkingRows,
-        rows::{Row, RowKey},
-    },
+    projection::rows::{Row, RowKey},
 };
 
 /// Events that are projected at once when the projection is rebuilt.
 const REBUILD_EVENTS: i64 = 20_000;
 
-/// Applies `step` and says where the projection is then, and which rows are known there. `known` are rows as the step
-/// finds them. The caller commits.
-pub(super) async fn apply(
-    db: &mut Tx,
-    step: &Step,
-    known: WorkingRows,
-) -> Result<(Checkpoint, WorkingRows), StoreError> {
+/// Applies `step` and says where the projection is then, and what is known there. `known` is true where the step begins.
+/// The caller commits.
+pub(super) async fn apply(db: &mut Tx, step: &Step, known: Known) -> Result<(Checkpoint, Known), StoreError> {
     let before = checkpoint(db).await?;
     if before.block != step.follows {
         return Err(StoreError::conflict(step.follows, before.block));
@@ -41,7 +34,7 @@ pub(super) async fn apply(
             return Err(StoreError::BelowFinal { number: lowest.number, finalized });
         }
         take_back(db, lowest.number).await?;
-        known.clear();
+        known.rows.clear();
         committed = newest_block(db).await?;
     }
     let added = step.input.added();
@@ -62,7 +55,7 @@ pub(super) async fn rebuild(db: &mut Tx, mut progress: impl FnMut(u64, u64)) -> 
     empty(db, &PROJECTED).await?;
     let (all,): (i64,) = db.fetch_one(Statement::new("SELECT count(*) FROM events")).await?;
     let (all, mut done) = (unsigned("count of events", all)?, 0_u64);
-    let (mut after, mut known) = (-1_i64, WorkingRows::new());
+    let (mut after, mut known) = (-1_i64, Known::default());
     loop {
         progress(done, all);
         let blocks = blocks_with_events(db, after).await?;
@@ -81,7 +74,7 @@ pub(super) async fn forget(db: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// What follows from events.
-const PROJECTED: [&str; 10] = [
+const PROJECTED: [&str; 11] = [
     "DELETE FROM balances",
     "DELETE FROM nonce_floors",
     "DELETE FROM cancelled_offers",
@@ -91,6 +84,7 @@ const PROJECTED: [&str; 10] = [
     "DELETE FROM deals",
     "DELETE FROM attestations",
     "DELETE FROM payments",
+    "DELETE FROM accounts",
     "DELETE FROM undo",
 ];
 

@@ -33,9 +33,10 @@ const TABLES: [(&str, &str, &str); 13] = [
         "deal_id",
     ),
     ("attestations", "agent epoch receipt_root rolling_hash block_number log_index", "agent, epoch"),
+    // An account's number may be another one where blocks were taken back.
     (
-        "payments",
-        "block_number log_index part kind from_key from_account to_key to_account amount",
+        "payment_overview",
+        "block_number log_index part kind from_account to_account amount",
         "block_number, log_index, part",
     ),
 ];

@@ -111,3 +111,29 @@ async fn the_description_is_what_is_answered() {
     assert_eq!(get(&router, "/v1/openapi.json").await.1, *DOCUMENT);
     parameters_are_described(&router, &scene).await;
 }
+
+/// Every code that an operation may refuse with, with its status.
+fn refused(document: &Value) -> BTreeSet<(String, String)> {
+    let operations = document["paths"].as_object().unwrap().values().map(|path| &path["get"]);
+    let responses = operations.flat_map(|operation| operation["responses"].as_object().unwrap());
+    let codes = responses.flat_map(|(status, response)| {
+        let schema = &response["content"]["application/problem+json"]["schema"];
+        let codes = schema["allOf"][1]["properties"]["code"]["enum"].as_array().cloned().unwrap_or_default();
+        codes.into_iter().map(move |code| (status.clone(), code.as_str().unwrap().to_owned()))
+    });
+    codes.collect()
+}
+
+#[test]
+fn every_error_code_is_documented_with_its_status() {
+    let text = include_str!("../../../docs/errors.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("Indexer\n")).unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let documented: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            (cells[2].to_owned(), cells[1].trim_matches('`').to_owned())
+        })
+        .collect();
+    assert_eq!(documented, refused(&DOCUMENT));
+}
