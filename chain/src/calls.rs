@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use alloy::{
+    consensus::Transaction,
     primitives::{Bytes, U256},
     sol_types::SolCall,
 };
@@ -16,7 +17,13 @@ use common::{
 };
 use contracts::{Market, TestUsdc};
 
-use crate::{convert::outward, permit::PermitSignature};
+use crate::{
+    convert::{inward, outward},
+    eip712::OfferDomain,
+    error::ChainError,
+    permit::PermitSignature,
+    tx::{PREPARED, PreparedTx},
+};
 
 /// A call of a contract, to be sent by a [`crate::TxSender`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +145,31 @@ pub fn match_offers(market: Address, proposals: &[MatchProposal]) -> Call {
         })
         .collect();
     call(market, "matchOffers", &Market::matchOffersCall { matches })
+}
+
+/// The offers that a match transaction names, with their owners.
+///
+/// # Errors
+/// [`ChainError::InvalidAnswer`] where `tx` is no transaction that [`match_offers`] is the call of.
+pub fn proposed_owners(domain: &OfferDomain, tx: &PreparedTx) -> Result<BTreeMap<OfferHash, Address>, ChainError> {
+    let envelope = tx.envelope()?;
+    let decoded = Market::matchOffersCall::abi_decode(envelope.input());
+    let call = decoded.map_err(|error| ChainError::invalid_answer(PREPARED, error))?;
+    let mut owners = BTreeMap::new();
+    for proposed in &call.matches {
+        let terms = &proposed.developerOffer;
+        let mut offer = inward::developer_offer(domain, OfferHash::ZERO, terms).offer;
+        // Read as an offer of that hash, which it is not, it counts as closed.
+        offer.valid_until = terms.validUntil;
+        owners.insert(domain.developer_offer_hash(&offer), offer.developer);
+        for fill in &proposed.fills {
+            let known = inward::provider_offer(domain, OfferHash::ZERO, &fill.offer);
+            let mut offer = known.map_err(ChainError::inward(PREPARED))?.offer;
+            offer.valid_until = fill.offer.validUntil;
+            owners.insert(domain.provider_offer_hash(&offer), offer.provider);
+        }
+    }
+    Ok(owners)
 }
 
 /// Adds `amount` of the sender's free balance to a deal's lock.

@@ -121,6 +121,37 @@ pub enum ChainError {
         /// What should have been sent.
         label: String,
     },
+    /// A unit of gas costs more than may be paid.
+    #[error(
+        "gas for {label} needs {needed} wei a unit, which is above the ceiling of {ceiling} wei: wait until it is cheaper, \
+         or raise the ceiling"
+    )]
+    FeeAboveCeiling {
+        /// What should be sent.
+        label: String,
+        /// Wei a unit, at least.
+        needed: u128,
+        /// Wei a unit, at most.
+        ceiling: u128,
+    },
+    /// The node does not take a transaction that offers less than the base fee.
+    #[error("transaction {hash} ({label}) offers less than the base fee, and the node does not keep it")]
+    Underpriced {
+        /// What should be sent.
+        label: String,
+        /// The transaction.
+        hash: TxHash,
+    },
+    /// A call needs more gas than it may.
+    #[error("{label} needs {estimate} gas, which is above its budget of {budget}")]
+    GasAboveBudget {
+        /// What should be sent.
+        label: String,
+        /// As estimated.
+        estimate: u64,
+        /// At most.
+        budget: u64,
+    },
     /// A transaction was sent and is not mined yet.
     #[error("transaction {hash} is not mined after {seconds} s; it may still be")]
     NotMined {
@@ -143,6 +174,8 @@ impl ChainError {
             | Self::LogsMissing { .. }
             | Self::NonceTaken { .. }
             | Self::NoGas { .. }
+            | Self::FeeAboveCeiling { .. }
+            | Self::Underpriced { .. }
             | Self::NotMined { .. } => true,
             Self::Refused { transient, .. } => *transient,
             Self::InvalidAnswer { .. }
@@ -152,6 +185,7 @@ impl ChainError {
             | Self::InvalidEvent { .. }
             | Self::TooManyLogs { .. }
             | Self::Reverted { .. }
+            | Self::GasAboveBudget { .. }
             | Self::Key(_) => false,
         }
     }

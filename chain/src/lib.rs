@@ -38,5 +38,5 @@ pub use keys::Key;
 pub use market::MarketReader;
 pub use permit::{Permit, PermitSignature};
 pub use rpc::{EndpointLimits, Rpc};
-pub use sender::TxSender;
+pub use sender::{GasPrice, TxSender, TxTerms};
 pub use tx::{PreparedTx, TxReceipt};

@@ -2,9 +2,10 @@
 //!
 //! The nonce is the larger of what the node counts as mined and as pending, asked anew under a lock for every
 //! transaction: a nonce that is only counted here goes wrong for ever after one failed send, and one that only the node
-//! counts is given out twice.
+//! counts is given out twice. Who records transactions before they are sent names the nonces of those as well
+//! ([`TxTerms::taken`]): a node that was just asked instead of another may not have heard of them yet.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use alloy::{
     consensus::{SignableTransaction, Transaction, TxEip1559, TxEnvelope},
@@ -23,7 +24,7 @@ use crate::{
     error::ChainError,
     keys::Key,
     rpc::Rpc,
-    tx::{PREPARED, PreparedTx, RawReceipt, TxReceipt},
+    tx::{PreparedTx, RawReceipt, TxReceipt},
 };
 
 /// How long [`TxSender::send`] waits for a transaction to be mined.
@@ -39,7 +40,7 @@ const NONCE_ATTEMPTS: u32 = 3;
 const DEFAULT_TIP: u128 = 1_000_000_000;
 
 /// Most gas of one transaction where EIP-7825 holds.
-const TRANSACTION_GAS_CAP: u64 = 1 << 24;
+pub const TRANSACTION_GAS_CAP: u64 = 1 << 24;
 
 /// Sends transactions of one account. Clones share the account's lock; a second sender of the same account, in this
 /// process or another, is noticed by its nonces.
@@ -60,11 +61,34 @@ pub(crate) struct Draft<'a> {
     pub(crate) label: &'a str,
 }
 
-/// Wei per unit of gas, and how much gas a block has.
+/// What gas costs, as of the latest block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GasPrice {
+    /// Wei per unit that the next block burns, give or take an eighth.
+    pub base: u128,
+    /// Wei per unit that the node proposes as a tip.
+    pub tip: u128,
+    /// Most gas of one block.
+    pub block_gas_limit: u64,
+}
+
+/// What a transaction may be like. [`TxTerms::default`] sets no limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxTerms {
+    /// Nonces of the account's own transactions that are recorded and not mined.
+    pub taken: BTreeSet<u64>,
+    /// Least gas limit, whatever the estimate: for calls that may need more in the block that they come to be in.
+    pub least_gas: u64,
+    /// Most gas, as estimated and as limit.
+    pub most_gas: u64,
+    /// Most wei that are paid for a unit of gas.
+    pub max_fee_per_gas: u128,
+}
+
+/// Wei per unit of gas that a transaction offers.
 struct Fees {
     most: u128,
     tip: u128,
-    block_gas_limit: u64,
 }
 
 impl TxSender {
@@ -90,30 +114,60 @@ impl TxSender {
     /// # Errors
     /// [`ChainError::Reverted`] with the contract's reason when the call would fail now.
     pub async fn prepare(&self, call: &Call) -> Result<PreparedTx, ChainError> {
+        self.prepare_within(call, &TxTerms::default()).await
+    }
+
+    /// Like [`TxSender::prepare`], within limits. The nonce is the lowest one that neither the node nor `terms` names as
+    /// taken, so that a gap is filled before anything is put behind it.
+    ///
+    /// # Errors
+    /// Those of [`TxSender::prepare`]; [`ChainError::GasAboveBudget`]; [`ChainError::FeeAboveCeiling`] while the base fee
+    /// is above what may be paid.
+    pub async fn prepare_within(&self, call: &Call, terms: &TxTerms) -> Result<PreparedTx, ChainError> {
         let _guard = self.lock.lock().await;
-        self.prepare_draft(&Draft::from(call)).await
+        self.prepare_draft(&Draft::from(call), terms).await
     }
 
     /// The same transaction with the same nonce at today's fees, and at least an eighth above its own, which is enough for
-    /// nodes to take it in the other's place: for one that is not mined because fees rose.
+    /// nodes to take it in the other's place: for one that is not mined because fees rose. Where the ceiling leaves less
+    /// room, a tenth, which is the least that nodes take.
     ///
     /// # Errors
-    /// [`ChainError::InvalidAnswer`] where `tx` is no transaction of a sender like this one.
-    pub async fn reprice(&self, tx: &PreparedTx) -> Result<PreparedTx, ChainError> {
-        let envelope = tx.envelope()?;
-        let old = envelope.as_eip1559().map(|signed| signed.tx().clone());
-        let mut tx_fields = old.ok_or_else(|| ChainError::invalid_answer(PREPARED, "no EIP-1559 transaction"))?;
-        let fees = self.fees().await?;
-        let raised = |fee: u128| fee.saturating_add(fee.div_euclid(8)).saturating_add(1);
-        tx_fields.max_fee_per_gas = fees.most.max(raised(tx_fields.max_fee_per_gas));
-        tx_fields.max_priority_fee_per_gas = fees.tip.max(raised(tx_fields.max_priority_fee_per_gas));
-        self.sign(tx_fields, &tx.label)
+    /// [`ChainError::FeeAboveCeiling`] where that is more than `max_fee_per_gas`; [`ChainError::InvalidAnswer`] where `tx`
+    /// is no transaction of a sender like this one.
+    pub async fn reprice(&self, tx: &PreparedTx, max_fee_per_gas: u128) -> Result<PreparedTx, ChainError> {
+        let mut fields = tx.fields()?;
+        let price = self.gas_price().await?;
+        let least = raised(fields.max_fee_per_gas, 10);
+        let needed = least.max(price.base);
+        if needed > max_fee_per_gas {
+            return Err(ChainError::FeeAboveCeiling { label: tx.label.clone(), needed, ceiling: max_fee_per_gas });
+        }
+        let fees = price.offered();
+        fields.max_fee_per_gas = fees.most.max(raised(fields.max_fee_per_gas, 8)).min(max_fee_per_gas);
+        let tip = fees.tip.max(raised(fields.max_priority_fee_per_gas, 8));
+        fields.max_priority_fee_per_gas = tip.min(fields.max_fee_per_gas);
+        self.sign(fields, &tx.label)
+    }
+
+    /// What gas costs now.
+    ///
+    /// # Errors
+    /// [`ChainError::InvalidAnswer`] on chains without EIP-1559.
+    pub async fn gas_price(&self) -> Result<GasPrice, ChainError> {
+        let header = self.rpc.latest_header().await?;
+        let tip = self.tip().await?;
+        let base = header.base_fee_per_gas.ok_or_else(|| {
+            ChainError::invalid_answer("eth_getBlockByNumber", "no baseFeePerGas: the chain must have EIP-1559")
+        })?;
+        Ok(GasPrice { base: base.to(), tip, block_gas_limit: header.gas_limit.to() })
     }
 
     /// Hands a transaction to the node. One that the node or the chain has already is fine.
     ///
     /// # Errors
     /// [`ChainError::NonceTaken`] when another transaction was mined in its place: prepare the call again.
+    /// [`ChainError::Underpriced`] when the node does not even keep it, since the base fee is above what it offers.
     pub async fn broadcast(&self, tx: &PreparedTx) -> Result<(), ChainError> {
         let sent = self.rpc.request::<_, B256>("eth_sendRawTransaction", (Bytes::from(tx.raw.clone()),)).await;
         let (message, error) = match sent {
@@ -129,6 +183,9 @@ impl TxSender {
         }
         if says(&["insufficient funds"]) {
             return Err(ChainError::NoGas { account: self.address(), label: tx.label.clone() });
+        }
+        if says(&["less than block base fee", "fee cap too low", "feecap too low"]) {
+            return Err(ChainError::Underpriced { label: tx.label.clone(), hash: tx.hash });
         }
         if says(&["nonce too low", "underpriced", "replacement", "nonce has already been used", "invalid nonce"]) {
             return match self.receipt(tx.hash).await? {
@@ -213,7 +270,7 @@ impl TxSender {
         let _guard = self.lock.lock().await;
         let mut attempt = 1;
         loop {
-            let tx = self.prepare_draft(draft).await?;
+            let tx = self.prepare_draft(draft, &TxTerms::default()).await?;
             match self.broadcast(&tx).await {
                 Ok(()) => return Ok(tx),
                 Err(ChainError::NonceTaken { nonce, .. }) if attempt < NONCE_ATTEMPTS => {
@@ -225,15 +282,25 @@ impl TxSender {
         }
     }
 
-    async fn prepare_draft(&self, draft: &Draft<'_>) -> Result<PreparedTx, ChainError> {
-        let gas = self.estimate(draft).await?;
-        let fees = self.fees().await?;
+    async fn prepare_draft(&self, draft: &Draft<'_>, terms: &TxTerms) -> Result<PreparedTx, ChainError> {
+        let estimate = self.estimate(draft).await?;
+        if estimate > terms.most_gas {
+            let (label, budget) = (draft.label.to_owned(), terms.most_gas);
+            return Err(ChainError::GasAboveBudget { label, estimate, budget });
+        }
+        let price = self.gas_price().await?;
+        if price.base > terms.max_fee_per_gas {
+            let (label, ceiling) = (draft.label.to_owned(), terms.max_fee_per_gas);
+            return Err(ChainError::FeeAboveCeiling { label, needed: price.base, ceiling });
+        }
+        let fees = price.offered();
+        let most = fees.most.min(terms.max_fee_per_gas);
         let tx = TxEip1559 {
             chain_id: self.chain_id,
-            nonce: self.next_nonce().await?,
-            gas_limit: gas_limit(gas, fees.block_gas_limit),
-            max_fee_per_gas: fees.most,
-            max_priority_fee_per_gas: fees.tip,
+            nonce: self.next_nonce(&terms.taken).await?,
+            gas_limit: terms.gas_limit(estimate, price.block_gas_limit),
+            max_fee_per_gas: most,
+            max_priority_fee_per_gas: fees.tip.min(most),
             to: draft.to.map_or(TxKind::Create, |to| TxKind::Call(outward::address(to))),
             value: draft.value,
             access_list: Default::default(),
@@ -248,17 +315,6 @@ impl TxSender {
         let envelope = TxEnvelope::from(tx.into_signed(signature));
         let (hash, raw) = (TxHash(envelope.tx_hash().0), envelope.encoded_2718());
         Ok(PreparedTx { hash, raw, nonce, label: label.to_owned() })
-    }
-
-    async fn fees(&self) -> Result<Fees, ChainError> {
-        let header = self.rpc.latest_header().await?;
-        let tip = self.tip().await?;
-        let base = header.base_fee_per_gas.ok_or_else(|| {
-            ChainError::invalid_answer("eth_getBlockByNumber", "no baseFeePerGas: the chain must have EIP-1559")
-        })?;
-        // Twice the base fee outlasts five full blocks in a row, each of which raises it by an eighth.
-        let most = base.to::<u128>().saturating_mul(2).saturating_add(tip);
-        Ok(Fees { most, tip, block_gas_limit: header.gas_limit.to() })
     }
 
     async fn estimate(&self, draft: &Draft<'_>) -> Result<u64, ChainError> {
@@ -283,13 +339,17 @@ impl TxSender {
         }
     }
 
-    async fn next_nonce(&self) -> Result<u64, ChainError> {
+    async fn next_nonce(&self, taken: &BTreeSet<u64>) -> Result<u64, ChainError> {
         let account = outward::address(self.address());
         let (mined, pending) = tokio::try_join!(
             self.rpc.request::<_, U64>("eth_getTransactionCount", (account, BlockId::latest())),
             self.rpc.request::<_, U64>("eth_getTransactionCount", (account, BlockId::pending())),
         )?;
-        Ok(mined.max(pending).to())
+        let mut nonce: u64 = mined.max(pending).to();
+        while taken.contains(&nonce) {
+            nonce = nonce.saturating_add(1);
+        }
+        Ok(nonce)
     }
 
     fn request(&self, draft: &Draft<'_>) -> TransactionRequest {
@@ -326,12 +386,36 @@ impl<'a> From<&'a Call> for Draft<'a> {
     }
 }
 
-/// A quarter more than estimated, since the state may change until it is mined, within what a block and a transaction
-/// may use.
-fn gas_limit(estimate: u64, block_limit: u64) -> u64 {
-    let wanted = estimate.saturating_add(estimate.div_euclid(4)).min(block_limit);
-    // Chains without the cap may well estimate more than it.
-    if estimate <= TRANSACTION_GAS_CAP { wanted.min(TRANSACTION_GAS_CAP) } else { wanted }
+impl Default for TxTerms {
+    fn default() -> Self {
+        Self { taken: BTreeSet::new(), least_gas: 0, most_gas: u64::MAX, max_fee_per_gas: u128::MAX }
+    }
+}
+
+impl TxTerms {
+    /// A quarter more than estimated, since the state may change until it is mined, within what a block and a transaction
+    /// may use.
+    fn gas_limit(&self, estimate: u64, block_limit: u64) -> u64 {
+        let wanted = estimate.saturating_add(estimate.div_euclid(4)).max(self.least_gas);
+        let wanted = wanted.min(self.most_gas).min(block_limit);
+        // Chains without the cap may well estimate more than it.
+        if estimate <= TRANSACTION_GAS_CAP { wanted.min(TRANSACTION_GAS_CAP) } else { wanted }
+    }
+}
+
+impl GasPrice {
+    /// Twice the base fee outlasts five full blocks in a row, each of which raises it by an eighth.
+    const fn offered(&self) -> Fees {
+        Fees { most: self.base.saturating_mul(2).saturating_add(self.tip), tip: self.tip }
+    }
+}
+
+/// A fee and one `part`th of it more, and one wei, for what the division drops.
+const fn raised(fee: u128, part: u128) -> u128 {
+    match fee.checked_div(part) {
+        Some(more) => fee.saturating_add(more).saturating_add(1),
+        None => fee,
+    }
 }
 
 #[cfg(test)]
@@ -340,9 +424,21 @@ mod tests {
 
     #[test]
     fn the_gas_limit_has_room_within_the_caps() {
-        assert_eq!(gas_limit(100_000, 30_000_000), 125_000);
-        assert_eq!(gas_limit(100_000, 110_000), 110_000);
-        assert_eq!(gas_limit(16_000_000, 30_000_000), TRANSACTION_GAS_CAP);
-        assert_eq!(gas_limit(20_000_000, 30_000_000), 25_000_000);
+        let free = TxTerms::default();
+        assert_eq!(free.gas_limit(100_000, 30_000_000), 125_000);
+        assert_eq!(free.gas_limit(100_000, 110_000), 110_000);
+        assert_eq!(free.gas_limit(16_000_000, 30_000_000), TRANSACTION_GAS_CAP);
+        assert_eq!(free.gas_limit(20_000_000, 30_000_000), 25_000_000);
+        let bound = TxTerms { least_gas: 300_000, most_gas: 1_000_000, ..TxTerms::default() };
+        assert_eq!(bound.gas_limit(100_000, 30_000_000), 300_000);
+        assert_eq!(bound.gas_limit(900_000, 30_000_000), 1_000_000);
+        assert_eq!(bound.gas_limit(100_000, 200_000), 200_000);
+    }
+
+    #[test]
+    fn a_raised_fee_is_more_than_its_part_more() {
+        assert_eq!(raised(0, 8), 1);
+        assert_eq!(raised(79, 8), 89);
+        assert_eq!(raised(u128::MAX, 8), u128::MAX);
     }
 }

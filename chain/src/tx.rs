@@ -1,7 +1,7 @@
 //! Transactions before and after they are mined.
 
 use alloy::{
-    consensus::TxEnvelope,
+    consensus::{TxEip1559, TxEnvelope},
     eips::eip2718::Decodable2718,
     primitives::{B256, U64},
 };
@@ -56,6 +56,28 @@ pub(crate) struct RawReceipt {
 }
 
 impl PreparedTx {
+    /// Most wei that it pays for a unit of gas.
+    ///
+    /// # Errors
+    /// [`ChainError::InvalidAnswer`] where it is no transaction of a [`TxSender`](crate::TxSender).
+    pub fn max_fee_per_gas(&self) -> Result<u128, ChainError> {
+        Ok(self.fields()?.max_fee_per_gas)
+    }
+
+    /// Most gas that it uses.
+    ///
+    /// # Errors
+    /// [`ChainError::InvalidAnswer`] where it is no transaction of a [`TxSender`](crate::TxSender).
+    pub fn gas_limit(&self) -> Result<u64, ChainError> {
+        Ok(self.fields()?.gas_limit)
+    }
+
+    pub(crate) fn fields(&self) -> Result<TxEip1559, ChainError> {
+        let envelope = self.envelope()?;
+        let fields = envelope.as_eip1559().map(|signed| signed.tx().clone());
+        fields.ok_or_else(|| ChainError::invalid_answer(PREPARED, "no EIP-1559 transaction"))
+    }
+
     pub(crate) fn envelope(&self) -> Result<TxEnvelope, ChainError> {
         TxEnvelope::decode_2718_exact(&self.raw).map_err(|error| ChainError::invalid_answer(PREPARED, error))
     }

@@ -10,7 +10,7 @@ use common::{
     ids::Address,
     shutdown::Shutdown,
 };
-use indexer::{Indexer, IndexerConfig};
+use indexer::{Indexer, IndexerConfig, Location};
 use matcher::{Matcher, MatcherConfig};
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -27,8 +27,10 @@ pub(crate) struct MarketProcess {
     pub(crate) deployed_at: Option<u64>,
     /// Sends match transactions and pays their gas.
     pub(crate) key: Key,
-    /// Where the databases and artifacts live.
+    /// Where the artifacts live and, where no other is named, the databases.
     pub(crate) data_dir: PathBuf,
+    /// The database of both services.
+    pub(crate) database: Option<Location>,
     /// Where the web API listens.
     pub(crate) listen: SocketAddr,
     /// How often the chain's head is asked for.
@@ -76,12 +78,15 @@ impl MarketProcess {
         IndexerConfig {
             poll_interval: self.poll_interval,
             finality_depth: FINALITY_DEPTH,
-            ..IndexerConfig::new(self.data_dir.join("indexer.db").into())
+            ..IndexerConfig::new(self.database.clone().unwrap_or_else(|| self.data_dir.join("indexer.db").into()))
         }
     }
 
     fn matcher_config(&self) -> MatcherConfig {
-        MatcherConfig::new(self.data_dir.join("matcher"), format!("http://{}", self.listen))
+        MatcherConfig {
+            database: self.database.clone(),
+            ..MatcherConfig::new(self.data_dir.join("matcher"), format!("http://{}", self.listen))
+        }
     }
 }
 

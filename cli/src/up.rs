@@ -10,6 +10,7 @@ use common::{
     money::Atoms,
     shutdown::{self, Shutdown},
 };
+use indexer::Location;
 use serde::Serialize;
 
 use crate::local::{
@@ -26,13 +27,16 @@ const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(30);
 
 /// Options of `wharfage up`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  wharfage up\n  wharfage up --data-dir my-market --api-port 9090\n  wharfage up --json"
-)]
+#[command(after_help = "Examples:\n  wharfage up\n  wharfage up --data-dir my-market --api-port 9090\n  \
+                  wharfage up --database postgres://me@localhost/market\n  wharfage up --json")]
 pub(crate) struct UpArgs {
     /// Folder for chain state, databases, artifacts and logs; a later run goes on from it
     #[arg(long, value_name = "DIR", default_value = ".wharfage/market")]
     data_dir: PathBuf,
+    /// PostgreSQL database of indexer and matcher, postgres://USER:PASSWORD@HOST/DATABASE; without it they have SQLite
+    /// files in the data folder
+    #[arg(long, value_name = "URL")]
+    database: Option<Location>,
     /// Folder that anvil is fetched to when none is on the PATH
     #[arg(long, value_name = "DIR", default_value = ".wharfage/tools")]
     tools_dir: PathBuf,
@@ -95,6 +99,7 @@ pub(crate) async fn run(args: UpArgs, json: bool) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signals()?;
     let options = LocalOptions {
         data_dir: std::path::absolute(&args.data_dir)?,
+        database: args.database,
         tools_dir: std::path::absolute(&args.tools_dir)?,
         ports: Ports {
             chain: args.chain_port,

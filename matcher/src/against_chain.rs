@@ -2,15 +2,13 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use chain::{Key, MatchProposal, TxSender, calls, testing::TestMarket};
 use common::{
-    clock::SystemClock,
     event::{MarketEvent, Reason},
     feature::FeatureSet,
     ids::Address,
-    money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
     state::MarketState,
 };
@@ -20,17 +18,11 @@ use matching::{
     ledger::Ledger,
     samples::{self, TIME, atoms},
     scan,
-    snapshot::{Demand, Inputs, PendingFill, Signed, Snapshot, Supply},
+    snapshot::{Demand, Inputs, Signed, Snapshot, Supply},
 };
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
-};
-
-use crate::{
-    metrics::Metrics,
-    relay::Relay,
-    store::{Proposed, Store, TxStatus},
 };
 
 /// Accounts of the samples by their number, as accounts that can sign here.
@@ -39,7 +31,7 @@ fn key(market: &TestMarket, account: Address) -> Key {
     market.anvil.key(if number < 20 { number } else { 19 })
 }
 
-fn real_developer_offer(market: &TestMarket, mut offer: DeveloperOffer, now: u64) -> DeveloperOffer {
+pub(crate) fn real_developer_offer(market: &TestMarket, mut offer: DeveloperOffer, now: u64) -> DeveloperOffer {
     offer.developer = key(market, offer.developer).address();
     for provider in offer.allow.iter_mut().chain(&mut offer.deny) {
         *provider = key(market, *provider).address();
@@ -48,7 +40,7 @@ fn real_developer_offer(market: &TestMarket, mut offer: DeveloperOffer, now: u64
     offer
 }
 
-fn real_provider_offer(market: &TestMarket, mut offer: ProviderOffer, now: u64) -> ProviderOffer {
+pub(crate) fn real_provider_offer(market: &TestMarket, mut offer: ProviderOffer, now: u64) -> ProviderOffer {
     offer.provider = key(market, offer.provider).address();
     offer.payout = offer.provider;
     offer.valid_until = now + offer.valid_until - TIME;
@@ -59,7 +51,7 @@ fn sampled<S: Strategy>(runner: &mut TestRunner, strategy: S) -> S::Value {
     strategy.new_tree(runner).unwrap().current()
 }
 
-async fn fold(market: &TestMarket) -> MarketState {
+pub(crate) async fn fold(market: &TestMarket) -> MarketState {
     let head = market.reader.rpc().head().await.unwrap();
     let blocks = market.reader.blocks(market.reader.terms().deployed_at_block, head.number).await.unwrap();
     let mut state = MarketState::new(market.reader.terms());
@@ -232,143 +224,4 @@ async fn agrees_on_every_pair(market: &TestMarket, state: &MarketState, crowd: &
     let reasons: Vec<Reason> = checked.buffer_unordered(8).collect().await;
     let kinds: BTreeSet<Reason> = reasons.iter().copied().collect();
     assert!(reasons.len() > 500 && kinds.len() >= 12, "{} pairs, only {kinds:?}", reasons.len());
-}
-
-/// One developer offer and one provider offer that fit, signed, and a relay with its database.
-struct Outbox {
-    market: TestMarket,
-    folder: tempfile::TempDir,
-    call: chain::Call,
-    fill: PendingFill,
-}
-
-impl Outbox {
-    async fn new() -> Self {
-        let market = TestMarket::start().await;
-        let (developer, provider) = (market.anvil.key(1), market.anvil.key(10));
-        market.fund(&developer, atoms(10_000)).await;
-        market.fund(&provider, atoms(10_000)).await;
-        let now = market.reader.rpc().head().await.unwrap().timestamp;
-        let wanted = real_developer_offer(&market, samples::developer_offer(), now + 10_000);
-        let offered = real_provider_offer(&market, samples::provider_offer(10, 70), now + 10_000);
-        let domain = market.reader.domain();
-        let (wanted_hash, offered_hash) = (domain.developer_offer_hash(&wanted), domain.provider_offer_hash(&offered));
-        let proposal = MatchProposal {
-            developer_signature: developer.sign(wanted_hash).unwrap(),
-            providers: vec![(offered, provider.sign(offered_hash).unwrap())],
-            developer: wanted,
-        };
-        let call = calls::match_offers(market.market, &[proposal]);
-        let fill = PendingFill { developer_offer: wanted_hash, provider_offer: offered_hash };
-        Self { market, folder: tempfile::tempdir().unwrap(), call, fill }
-    }
-
-    /// A relay as after a start of the process.
-    async fn relay(&self) -> (Relay, Store) {
-        let store = Store::open(&self.folder.path().join("matcher.db")).await.unwrap();
-        let sender = self.market.sender(18).await;
-        let relay = Relay::new(store.clone(), sender, std::sync::Arc::new(SystemClock), Metrics::new().unwrap());
-        (relay, store)
-    }
-
-    fn proposed(&self) -> Proposed {
-        Proposed::Fills(vec![self.fill])
-    }
-
-    async fn transactions_sent(&self) -> u64 {
-        let account = self.market.anvil.key(18).address().to_string();
-        let answer = self.market.anvil.call("eth_getTransactionCount", serde_json::json!([account, "latest"])).await;
-        u64::from_str_radix(answer.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
-    }
-
-    /// Reconciles until this is how far the transactions are, latest first; gives the block of the latest.
-    async fn reach(&self, relay: &Relay, store: &Store, expected: &[TxStatus]) -> Option<u64> {
-        let begin = std::time::Instant::now();
-        loop {
-            relay.reconcile(1).await.unwrap();
-            let records = store.matches_of(self.fill.developer_offer, 10).await.unwrap();
-            let found: Vec<_> = records.iter().map(|record| record.status).collect();
-            if found == expected {
-                return records[0].mined_block;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(120), "expected {expected:?}, found {found:?}");
-            // What a reorganization put back into its pool, this node mines only with the next block.
-            self.market.anvil.mine(1).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_crash_between_record_and_send_loses_nothing_and_sends_once() {
-    let outbox = Outbox::new().await;
-    let (relay, store) = outbox.relay().await;
-    relay.record(&outbox.call, &outbox.proposed(), 1).await.unwrap();
-    assert_eq!(outbox.transactions_sent().await, 0);
-    assert_eq!(store.pending_fills(1).await.unwrap(), [outbox.fill]);
-    drop((relay, store));
-
-    for _ in 0..3 {
-        let (relay, _) = outbox.relay().await;
-        relay.reconcile(1).await.unwrap();
-        relay.reconcile(1).await.unwrap();
-    }
-    let (relay, store) = outbox.relay().await;
-    let mined_in = outbox.reach(&relay, &store, &[TxStatus::Mined]).await.unwrap();
-    assert_eq!(outbox.transactions_sent().await, 1);
-    assert_eq!(fold(&outbox.market).await.deals.len(), 1);
-    // Held back until the indexer has seen the block.
-    assert_eq!(store.pending_fills(mined_in - 1).await.unwrap(), [outbox.fill]);
-    assert_eq!(store.pending_fills(mined_in).await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn a_transaction_that_a_reorganization_removed_is_sent_again() {
-    let outbox = Outbox::new().await;
-    let (relay, store) = outbox.relay().await;
-    relay.submit(&outbox.call, &outbox.proposed(), 1).await.unwrap();
-    let first = outbox.reach(&relay, &store, &[TxStatus::Mined]).await.unwrap();
-    let head = outbox.market.reader.rpc().head().await.unwrap().number;
-
-    outbox.market.anvil.reorg(head - first + 1).await;
-    assert_eq!(fold(&outbox.market).await.deals.len(), 0);
-    relay.reconcile(1).await.unwrap();
-    let second = outbox.reach(&relay, &store, &[TxStatus::Mined]).await.unwrap();
-    assert!(second > first, "{second} is not after {first}");
-    assert_eq!(fold(&outbox.market).await.deals.len(), 1);
-}
-
-#[tokio::test]
-async fn a_transaction_whose_nonce_is_taken_is_abandoned_and_its_offers_are_free_again() {
-    let outbox = Outbox::new().await;
-    let (relay, store) = outbox.relay().await;
-    relay.record(&outbox.call, &outbox.proposed(), 1).await.unwrap();
-    let same_account = outbox.market.sender(18).await;
-    same_account.send(&calls::approve(outbox.market.token, outbox.market.market, Atoms::ZERO)).await.unwrap();
-
-    outbox.reach(&relay, &store, &[TxStatus::Abandoned]).await;
-    assert_eq!(store.pending_fills(1).await.unwrap(), []);
-    relay.submit(&outbox.call, &outbox.proposed(), 1).await.unwrap();
-    outbox.reach(&relay, &store, &[TxStatus::Mined, TxStatus::Abandoned]).await;
-    assert_eq!(fold(&outbox.market).await.deals.len(), 1);
-}
-
-#[tokio::test]
-async fn a_demand_that_the_contract_passes_over_is_held_for_longer_every_time() {
-    let outbox = Outbox::new().await;
-    let (relay, store) = outbox.relay().await;
-    // Cancelled behind the matcher's back.
-    let developer = outbox.market.sender(1).await;
-    developer.send(&calls::cancel_offer(outbox.market.market, outbox.fill.developer_offer)).await.unwrap();
-    let (mut sent, mut holds) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        relay.submit(&outbox.call, &outbox.proposed(), 1).await.unwrap();
-        sent.push(TxStatus::Mined);
-        let block = outbox.reach(&relay, &store, &sent).await.unwrap();
-        let mut until = block;
-        while !store.held(until).await.unwrap().is_empty() {
-            until += 1;
-        }
-        holds.push(until - block);
-    }
-    assert_eq!(holds, [2, 4, 8]);
 }

@@ -211,7 +211,7 @@ mod tests {
     use crate::component::samples::component;
 
     async fn store(folder: &Path) -> ArtifactStore {
-        let index = Store::open(&folder.join("matcher.db")).await.unwrap();
+        let index = Store::open(&folder.join("matcher.db").into()).await.unwrap();
         ArtifactStore::open(folder, index, 1_000, 1_500).await.unwrap()
     }
 

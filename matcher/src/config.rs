@@ -3,20 +3,19 @@
 use std::path::PathBuf;
 
 use common::offer::MAX_REPLICAS;
+use indexer::store::Location;
 
-use crate::{error::MatcherError, store::OfferLimits};
-
-/// Gas of one fill, signatures of unknown offers included: the contract's ceiling for a first replica is 150,000, each
-/// further one takes half of that.
-const GAS_PER_FILL: u64 = 140_000;
-/// Gas of the transaction itself.
-const GAS_BASE: u64 = 100_000;
+use crate::{batch, error::MatcherError, relay::FeePolicy, store::OfferLimits};
 
 /// How a matcher is run. [`MatcherConfig::new`] has sane values for all limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatcherConfig {
-    /// Folder for the database and the artifacts; made when it is missing.
+    /// Folder for the artifacts and, where no other is named, the database; made when it is missing.
     pub data_dir: PathBuf,
+    /// The database; `matcher.db` in the data folder where none is named. On PostgreSQL several processes may share one:
+    /// one of them matches, and another goes on when it is gone. Its tables are in a schema of their own, `matcher`, so
+    /// that the indexer's can be in the same database. The processes need a data folder in common for the artifacts.
+    pub database: Option<Location>,
     /// Where the web API is reached, without a trailing slash: the base of artifact URLs.
     pub public_url: String,
     /// Largest artifact, in bytes.
@@ -27,9 +26,15 @@ pub struct MatcherConfig {
     pub max_open_offers: usize,
     /// Most signed offers of one account that wait, of each kind.
     pub max_open_offers_per_account: usize,
-    /// Most gas that one match transaction may need. At least 14,100,000, so that an offer for 100 replicas fits; nodes
-    /// that follow EIP-7825 take at most 16,777,216.
-    pub match_gas_budget: u64,
+    /// Most gas that one match transaction may need, below what a block may have and the 16,777,216 of EIP-7825. At least
+    /// 9,781,000, so that an offer for 100 replicas fits.
+    pub max_gas_per_match: u64,
+    /// Most transactions that are sent and not mined: a burst of offers clears in so many at a time. At least 1.
+    pub max_in_flight: usize,
+    /// Most wei that are paid for a unit of gas. While the base fee is above it nothing new is sent. At least 1.
+    pub max_fee_per_gas: u64,
+    /// Blocks after which a transaction that is not mined is sent again at a higher fee. At least 1.
+    pub reprice_after_blocks: u64,
 }
 
 impl MatcherConfig {
@@ -42,18 +47,38 @@ impl MatcherConfig {
             max_artifact_store_bytes: 16 << 30,
             max_open_offers: 100_000,
             max_open_offers_per_account: 1_000,
-            match_gas_budget: 15_000_000,
+            database: None,
+            max_gas_per_match: 10_000_000,
+            max_in_flight: 8,
+            max_fee_per_gas: 500_000_000_000,
+            // The fee that a transaction begins with outlasts five full blocks in a row.
+            reprice_after_blocks: 6,
         }
     }
 
-    /// Fills that fit into one transaction.
-    pub(crate) fn max_fills(&self) -> Result<usize, MatcherError> {
-        let fills = self.match_gas_budget.saturating_sub(GAS_BASE).div_euclid(GAS_PER_FILL);
-        if fills < u64::from(MAX_REPLICAS) {
-            let least = GAS_PER_FILL.saturating_mul(u64::from(MAX_REPLICAS)).saturating_add(GAS_BASE);
-            return Err(MatcherError::Config { field: "match_gas_budget", least, value: self.match_gas_budget });
+    /// Refuses values that nothing could be matched with.
+    pub(crate) fn check(&self) -> Result<(), MatcherError> {
+        let in_flight = u64::try_from(self.max_in_flight).unwrap_or(u64::MAX);
+        for (field, value, least) in [
+            ("max_gas_per_match", self.max_gas_per_match, batch::gas_of_replicas(MAX_REPLICAS.into())),
+            ("max_in_flight", in_flight, 1),
+            ("max_fee_per_gas", self.max_fee_per_gas, 1),
+            ("reprice_after_blocks", self.reprice_after_blocks, 1),
+        ] {
+            if value < least {
+                return Err(MatcherError::Config { field, least, value });
+            }
         }
-        Ok(usize::try_from(fills).unwrap_or(usize::MAX))
+        Ok(())
+    }
+
+    /// Where the database is.
+    pub(crate) fn location(&self) -> Location {
+        self.database.clone().unwrap_or_else(|| Location::Sqlite(self.data_dir.join("matcher.db")))
+    }
+
+    pub(crate) fn fees(&self) -> FeePolicy {
+        FeePolicy { max_fee_per_gas: self.max_fee_per_gas.into(), reprice_after_blocks: self.reprice_after_blocks }
     }
 
     pub(crate) const fn offer_limits(&self) -> OfferLimits {
@@ -68,5 +93,22 @@ impl MatcherConfig {
     /// What addresses of our content store begin with.
     pub(crate) fn artifact_base(&self) -> String {
         format!("{}/v1/artifacts/", self.public_url.trim_end_matches('/'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_limits_are_in_range_and_what_could_match_nothing_is_refused() {
+        let usual = MatcherConfig::new("data", "http://localhost");
+        usual.check().unwrap();
+        let refused = |config: MatcherConfig| config.check().unwrap_err().to_string();
+        let small = MatcherConfig { max_gas_per_match: 9_780_999, ..usual.clone() };
+        assert_eq!(refused(small), "max_gas_per_match must be at least 9781000, got 9780999: raise it");
+        assert!(refused(MatcherConfig { max_in_flight: 0, ..usual.clone() }).starts_with("max_in_flight must"));
+        assert!(refused(MatcherConfig { max_fee_per_gas: 0, ..usual.clone() }).starts_with("max_fee_per_gas must"));
+        assert!(refused(MatcherConfig { reprice_after_blocks: 0, ..usual }).starts_with("reprice_after_blocks must"));
     }
 }

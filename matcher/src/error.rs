@@ -44,6 +44,9 @@ pub enum MatcherError {
     /// A metric was registered twice.
     #[error("metrics could not be set up")]
     Metrics(#[from] prometheus::Error),
+    /// Another process leads now.
+    #[error("another process that shares the database leads now")]
+    LeadLost,
     /// A task panicked or was cancelled.
     #[error("the matcher's loop was aborted")]
     Aborted,
@@ -54,7 +57,7 @@ impl MatcherError {
     pub const fn is_transient(&self) -> bool {
         match self {
             // Databases are locked or full for a while; the chain is away for a while.
-            Self::Store(_) | Self::Indexer(_) | Self::Chain(_) => true,
+            Self::Store(_) | Self::Indexer(_) | Self::Chain(_) | Self::LeadLost => true,
             Self::Config { .. } | Self::Folder { .. } | Self::IndexerStopped | Self::Metrics(_) | Self::Aborted => {
                 false
             }

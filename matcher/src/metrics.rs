@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use chain::ChainError;
-use common::ids::{DealId, OfferHash, TxHash};
+use common::{
+    event::Reason,
+    ids::{DealId, OfferHash, TxHash},
+};
+use matching::snapshot::PendingFill;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::{
+    batch::TooLarge,
     error::MatcherError,
-    store::{FillOutcome, Kind, Outcome, StoredArtifact, TxKind, TxStatus},
+    store::{FillOutcome, Kind, Outcome, Standing, StoredArtifact, TxKind, TxStatus},
 };
 
 /// Bounds of the tick time histogram, in seconds.
@@ -30,8 +35,20 @@ pub(crate) struct Metrics {
     transactions: IntCounterVec,
     /// `wharfage_matcher_fills_opened_total`: deals that our matches opened.
     fills_opened: IntCounter,
-    /// `wharfage_matcher_fills_refused_total`: proposed fills that the contract passed over.
-    fills_refused: IntCounter,
+    /// `wharfage_matcher_races_total{reason}`: proposed fills that the contract passed over because of what others did
+    /// between the block that they were planned on and their transaction.
+    races: IntCounterVec,
+    /// `wharfage_matcher_rejected_total{reason}`: proposed fills that the contract passed over although nothing had
+    /// happened that explains it: always 0, or the matcher's rules are not the contract's.
+    rejected: IntCounterVec,
+    /// `wharfage_matcher_repriced_total`: transactions that were signed again at a higher fee.
+    repriced: IntCounter,
+    /// `wharfage_matcher_fee_ceiling_reached`: 1 while `max_fee_per_gas` keeps something from being sent.
+    fee_ceiling: IntGauge,
+    /// `wharfage_matcher_turn_wait_blocks`: blocks that demands are left to other matchers, after lost races.
+    turn_wait: IntGauge,
+    /// `wharfage_matcher_leader`: 1 while this process plans and sends, 0 while it only answers the API.
+    leader: IntGauge,
     /// `wharfage_matcher_tick_seconds`: time of one round.
     tick_seconds: Histogram,
     /// `wharfage_matcher_tick_failures_total`: rounds that failed and were tried again.
@@ -56,7 +73,12 @@ impl Metrics {
             open_supplies: IntGauge::with_opts(named("open_supplies", "Provider offers that are not void"))?,
             transactions: counters("transactions_total", "Changes of transactions", &["kind", "status"])?,
             fills_opened: counter("fills_opened_total", "Deals that our matches opened")?,
-            fills_refused: counter("fills_refused_total", "Proposed fills that the contract passed over")?,
+            races: counters("races_total", "Proposed fills that others were faster with", &["reason"])?,
+            rejected: counters("rejected_total", "Proposed fills that the contract's rules forbid", &["reason"])?,
+            repriced: counter("repriced_total", "Transactions that were signed again at a higher fee")?,
+            fee_ceiling: IntGauge::with_opts(named("fee_ceiling_reached", "1 while gas is too dear to send"))?,
+            turn_wait: IntGauge::with_opts(named("turn_wait_blocks", "Blocks that demands are left to others"))?,
+            leader: IntGauge::with_opts(named("leader", "1 while this process plans and sends"))?,
             tick_seconds: Histogram::with_opts(ticks)?,
             tick_failures: counter("tick_failures_total", "Rounds that failed and were tried again")?,
             artifacts: counter("artifacts_stored_total", "Artifacts that were taken in")?,
@@ -77,6 +99,10 @@ impl Metrics {
                 self.transactions.with_label_values(&[kind.as_str(), status.as_str()]);
             }
         }
+        for reason in Reason::ALL {
+            self.races.with_label_values(&[&word(reason)]);
+            self.rejected.with_label_values(&[&word(reason)]);
+        }
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
@@ -86,7 +112,12 @@ impl Metrics {
         self.registry.register(Box::new(self.open_supplies.clone()))?;
         self.registry.register(Box::new(self.transactions.clone()))?;
         self.registry.register(Box::new(self.fills_opened.clone()))?;
-        self.registry.register(Box::new(self.fills_refused.clone()))?;
+        self.registry.register(Box::new(self.races.clone()))?;
+        self.registry.register(Box::new(self.rejected.clone()))?;
+        self.registry.register(Box::new(self.repriced.clone()))?;
+        self.registry.register(Box::new(self.fee_ceiling.clone()))?;
+        self.registry.register(Box::new(self.turn_wait.clone()))?;
+        self.registry.register(Box::new(self.leader.clone()))?;
         self.registry.register(Box::new(self.tick_seconds.clone()))?;
         self.registry.register(Box::new(self.tick_failures.clone()))?;
         self.registry.register(Box::new(self.artifacts.clone()))?;
@@ -126,10 +157,12 @@ impl Metrics {
         let status = match outcome {
             Outcome::Mined { fills, .. } => {
                 let opened = fills.iter().filter(|(_, outcome)| *outcome == FillOutcome::Opened).count();
-                let refused = fills.len().saturating_sub(opened);
+                let passed_over = fills.len().saturating_sub(opened);
                 self.fills_opened.inc_by(u64::try_from(opened).unwrap_or(u64::MAX));
-                self.fills_refused.inc_by(u64::try_from(refused).unwrap_or(u64::MAX));
-                tracing::info!(kind = kind.as_str(), %tx, opened, refused, "transaction mined");
+                tracing::info!(kind = kind.as_str(), %tx, opened, passed_over, "transaction mined");
+                for (fill, outcome) in fills {
+                    self.fill_passed_over(tx, *fill, *outcome);
+                }
                 TxStatus::Mined
             }
             Outcome::Failed { block } => {
@@ -142,6 +175,54 @@ impl Metrics {
             }
         };
         self.transactions.with_label_values(&[kind.as_str(), status.as_str()]).inc();
+    }
+
+    fn fill_passed_over(&self, tx: TxHash, fill: PendingFill, outcome: FillOutcome) {
+        let (developer_offer, provider_offer) = (fill.developer_offer, fill.provider_offer);
+        match outcome {
+            FillOutcome::Opened => (),
+            FillOutcome::Raced(reason) => {
+                self.races.with_label_values(&[&word(reason)]).inc();
+                tracing::info!(%tx, %developer_offer, %provider_offer, ?reason, "others were faster");
+            }
+            FillOutcome::Refused(reason) => {
+                self.rejected.with_label_values(&[&word(reason)]).inc();
+                tracing::error!(
+                    %tx, %developer_offer, %provider_offer, ?reason,
+                    "the contract forbids what was planned, and nobody changed anything meanwhile: report this"
+                );
+            }
+        }
+    }
+
+    pub(crate) fn transaction_repriced(&self, kind: TxKind, before: TxHash, tx: TxHash, nonce: u64) {
+        self.repriced.inc();
+        tracing::warn!(kind = kind.as_str(), %before, %tx, nonce, "a transaction is not mined, it gets a higher fee");
+    }
+
+    pub(crate) fn fees_too_high(&self, error: &ChainError) {
+        tracing::warn!(%error, "gas is too dear");
+    }
+
+    pub(crate) fn fee_ceiling(&self, is_reached: bool) {
+        self.fee_ceiling.set(is_reached.into());
+    }
+
+    pub(crate) fn turn_wait(&self, blocks: u64) {
+        self.turn_wait.set(i64::try_from(blocks).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn standing(&self, standing: Standing) {
+        let leads = i64::from(standing == Standing::Leader);
+        if self.leader.get() != leads {
+            tracing::info!(?standing, "this process's part has changed");
+        }
+        self.leader.set(leads);
+    }
+
+    pub(crate) fn match_too_large(&self, match_: &TooLarge, budget: u64) {
+        let TooLarge { demand, gas, bytes } = match_;
+        tracing::error!(offer = %demand, gas, bytes, budget, "no transaction can hold this match, the offer is held");
     }
 
     pub(crate) fn transaction_lost(&self, kind: TxKind, tx: TxHash) {
@@ -170,4 +251,9 @@ impl Metrics {
         self.artifact_bytes.inc_by(artifact.size);
         tracing::info!(digest = %artifact.digest, size = artifact.size, "artifact stored");
     }
+}
+
+/// A reason as labels name it.
+fn word(reason: Reason) -> String {
+    serde_json::to_string(&reason).unwrap_or_default().trim_matches('"').to_owned()
 }

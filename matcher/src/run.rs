@@ -14,9 +14,10 @@ use crate::{
     error::MatcherError,
     health::Health,
     metrics::Metrics,
-    relay::Relay,
-    store::Store,
+    relay::{Relay, RelayParts},
+    store::{Leadership, Store},
     tick::Loop,
+    turn::Turn,
     view::Views,
 };
 
@@ -37,8 +38,8 @@ impl Matcher {
     /// transactions.
     ///
     /// # Errors
-    /// When the configuration is out of range or the data folder or its database cannot be used. A chain that is away is
-    /// no error: the matcher waits for it.
+    /// When the configuration is out of range, the data folder or the database cannot be used, or another process has the
+    /// database file. A chain that is away is no error: the matcher waits for it.
     pub async fn start(
         reader: MarketReader,
         store: indexer::Store,
@@ -48,10 +49,12 @@ impl Matcher {
         config: MatcherConfig,
         shutdown: Shutdown,
     ) -> Result<Self, MatcherError> {
-        let max_fills = config.max_fills()?;
+        config.check()?;
         let folder = |source| MatcherError::Folder { path: config.data_dir.clone(), source };
         tokio::fs::create_dir_all(&config.data_dir).await.map_err(folder)?;
-        let own = Store::open(&config.data_dir.join("matcher.db")).await?;
+        let (location, terms) = (config.location(), *reader.terms());
+        let leadership = Leadership::take(&location, (terms.chain_id, terms.market, sender.address())).await?;
+        let own = Store::open(&location).await?;
         let artifacts = ArtifactStore::open(
             &config.data_dir,
             own.clone(),
@@ -60,17 +63,29 @@ impl Matcher {
         )
         .await?;
         let (metrics, health) = (Metrics::new()?, Arc::new(Health::default()));
-        let market = (reader.domain(), *reader.terms());
+        let market = (reader.domain(), terms);
         let views = Arc::new(Views::new(market, store, own.clone(), Arc::clone(&clock), sender.address()));
         let wake = Arc::new(Notify::new());
+        let relay = Relay::new(RelayParts {
+            store: own.clone(),
+            sender,
+            reader: reader.clone(),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+            fees: config.fees(),
+        });
         let work = Loop {
             views: Arc::clone(&views),
-            relay: Relay::new(own.clone(), sender, Arc::clone(&clock), metrics.clone()),
+            relay,
             store: own.clone(),
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             clock: Arc::clone(&clock),
-            max_fills,
+            max_gas: config.max_gas_per_match,
+            max_in_flight: config.max_in_flight,
+            leadership,
+            seen: None,
+            turn: Turn::default(),
             ticks,
             wake: Arc::clone(&wake),
             shutdown,

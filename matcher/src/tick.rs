@@ -1,32 +1,40 @@
-//! The loop: after every committed block, and whenever an offer comes in, look at the market, send one match transaction
+//! The loop: after every committed block, and whenever an offer comes in, look at the market, send match transactions
 //! for what can be matched, and end the deals that are due.
+//!
+//! Where several processes share a database, all of this is the leader's; the others look every second whether it is
+//! theirs to lead.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use chain::{Call, ChainError, MatchProposal, calls, eip712};
-use common::{clock::SharedClock, epoch::Epoch, event::BlockRef, ids::DealId, shutdown::Shutdown};
-use matching::{
-    ends::{self, Due},
-    snapshot::PendingFill,
+use chain::{ChainError, calls, sender::TRANSACTION_GAS_CAP};
+use common::{
+    clock::SharedClock,
+    epoch::Epoch,
+    event::BlockRef,
+    ids::{Address, DealId, OfferHash},
+    shutdown::Shutdown,
 };
+use matching::ends::{self, Due};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
 use crate::{
+    batch::{self, Batch, Planned},
     error::MatcherError,
     health::Health,
     metrics::Metrics,
-    relay::Relay,
-    store::{Proposed, Store, TxKind},
-    view::{PlannedMatch, View, Views},
+    relay::{GasBounds, Relay},
+    store::{Leadership, Proposed, Standing, Store, TxKind},
+    turn::Turn,
+    view::{View, Views},
 };
 
 /// Pause after a round that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Longest call data of one transaction, in bytes: nodes take transactions of up to 128 KiB.
-const MAX_CALL_BYTES: usize = 120_000;
+/// Time between two looks at a database that other processes write to.
+const SHARED_INTERVAL: Duration = Duration::from_secs(1);
 /// Most deals that one round ends.
 const MAX_ENDS: usize = 8;
 /// How long void offers and finished transactions are remembered, in seconds and in blocks.
@@ -43,7 +51,14 @@ pub(crate) struct Loop {
     pub(crate) metrics: Metrics,
     pub(crate) health: Arc<Health>,
     pub(crate) clock: SharedClock,
-    pub(crate) max_fills: usize,
+    /// Most gas of one match transaction.
+    pub(crate) max_gas: u64,
+    /// Most transactions that are not mined.
+    pub(crate) max_in_flight: usize,
+    pub(crate) leadership: Leadership,
+    /// Leadership and next offer's number, as of the last look at a shared database.
+    pub(crate) seen: Option<(Standing, u64)>,
+    pub(crate) turn: Turn,
     pub(crate) ticks: watch::Receiver<Option<BlockRef>>,
     /// An offer came in.
     pub(crate) wake: Arc<Notify>,
@@ -57,37 +72,64 @@ pub(crate) struct Loop {
 impl Loop {
     /// Runs until shutdown. A round is never broken off in the middle: what is recorded is also sent.
     pub(crate) async fn run(mut self) -> Result<(), MatcherError> {
+        let mut has_news = true;
         loop {
-            let began = Instant::now();
-            let failed = match self.round().await {
-                Ok(()) => {
-                    self.metrics.tick_done(began.elapsed());
-                    self.health.round_done();
-                    false
-                }
-                Err(error) if error.is_transient() => {
-                    self.metrics.tick_failed(&error);
-                    self.health.round_failed(&error);
-                    true
-                }
-                Err(error) => return Err(error),
+            let is_well = !has_news || self.timed_round().await?;
+            let pause = match (is_well, self.leadership.is_shared()) {
+                (false, _) => Some(RETRY_AFTER),
+                (true, true) => Some(SHARED_INTERVAL),
+                (true, false) => None,
             };
-            let pause =
-                async { if failed { tokio::time::sleep(RETRY_AFTER).await } else { std::future::pending().await } };
-            tokio::select! {
+            let pause = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            has_news = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Ok(()),
-                changed = self.ticks.changed() => changed.map_err(|_| MatcherError::IndexerStopped)?,
-                () = self.wake.notified() => (),
-                () = pause => (),
+                changed = self.ticks.changed() => changed.map(|()| true).map_err(|_| MatcherError::IndexerStopped)?,
+                () = self.wake.notified() => true,
+                () = pause => !is_well || self.has_changed_elsewhere().await,
+            };
+        }
+    }
+
+    /// One round, counted; false when it failed and is to be tried again.
+    async fn timed_round(&mut self) -> Result<bool, MatcherError> {
+        let began = Instant::now();
+        let done = self.round().await;
+        self.metrics.fee_ceiling(self.relay.was_too_dear());
+        match done {
+            Ok(()) => {
+                self.metrics.tick_done(began.elapsed());
+                self.health.round_done();
+                Ok(true)
             }
+            // Somebody else goes on with what was begun.
+            Err(MatcherError::LeadLost) => Ok(false),
+            Err(error) if error.is_transient() => {
+                self.metrics.tick_failed(&error);
+                self.health.round_failed(&error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 
     async fn round(&mut self) -> Result<(), MatcherError> {
         self.ticks.borrow_and_update();
+        if self.standing().await == Standing::Follower {
+            // The leader's changes are seen by those who ask.
+            self.views.changed();
+            return Ok(());
+        }
         let Some(indexed) = self.views.indexed().await? else { return Ok(()) };
-        self.relay.reconcile(indexed).await?;
+        for tally in self.relay.reconcile(indexed).await? {
+            self.turn.fared(tally);
+        }
+        self.metrics.turn_wait(self.turn.wait());
         self.views.changed();
         let view = self.views.now().await?;
         self.metrics.market_seen(view.open_demands(), view.snapshot.supplies.len());
@@ -96,74 +138,95 @@ impl Loop {
         self.end_deals(&view).await
     }
 
-    async fn send_matches(&self, view: &Arc<View>) -> Result<(), MatcherError> {
-        // A demand whose hosts do not fit into what is left waits for the next transaction, and all later ones behind
-        // it: nobody overtakes.
-        let mut room = self.max_fills;
-        let now = view.matches.iter().map_while(|planned| {
-            room = room.checked_sub(planned.fills.len())?;
-            Some(Planned::of(planned))
-        });
-        let mut planned: Vec<Planned> = now.collect();
-        if planned.is_empty() {
+    async fn standing(&mut self) -> Standing {
+        let standing = self.leadership.standing().await;
+        self.metrics.standing(standing);
+        standing
+    }
+
+    /// To be asked before everything that is sent.
+    ///
+    /// # Errors
+    /// [`MatcherError::LeadLost`] where this process does not lead any more.
+    async fn lead(&mut self) -> Result<(), MatcherError> {
+        match self.standing().await {
+            Standing::Leader => Ok(()),
+            Standing::Follower => Err(MatcherError::LeadLost),
+        }
+    }
+
+    /// Whether the lead has changed hands, or another process has taken an offer in.
+    async fn has_changed_elsewhere(&mut self) -> bool {
+        let standing = self.standing().await;
+        let Ok(next) = self.store.next_sequence().await else { return true };
+        self.seen.replace((standing, next)) != Some((standing, next))
+    }
+
+    async fn send_matches(&mut self, view: &Arc<View>) -> Result<(), MatcherError> {
+        let demands: Vec<OfferHash> = view.matches.iter().map(|planned| planned.demand.hash).collect();
+        let ripe = self.turn.ripe(&demands, view.indexed());
+        let room = self.max_in_flight.saturating_sub(self.relay.in_flight().await?);
+        if room == 0 || !ripe.contains(&true) {
             return Ok(());
         }
-        let call = self.fit(&mut planned);
-        match self.submit(&call, &planned, view.indexed()).await {
-            // One of them spoils it for all: each for itself.
-            Err(MatcherError::Chain(error)) if !error.is_transient() && planned.len() > 1 => {
-                for one in planned {
-                    let call = self.call(std::slice::from_ref(&one));
-                    self.submit_or_hold(&call, &[one], view.indexed()).await?;
+        let budget = self.max_gas.min(TRANSACTION_GAS_CAP).min(self.relay.block_gas_limit().await?);
+        let market = self.views.terms.market;
+        let most = batch::MAX_MATCHES.saturating_mul(room);
+        let line = tokio::task::spawn_blocking({
+            let view = Arc::clone(view);
+            move || line(&view, &ripe, most, market)
+        });
+        let mut line = line.await.map_err(|_| MatcherError::Aborted)?.into_iter().peekable();
+        for _ in 0..room {
+            self.lead().await?;
+            match Batch::take(&mut line, market, budget) {
+                Ok(Some(batch)) => {
+                    if !self.send_batch(batch, budget, view.indexed()).await? {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(too_large) => {
+                    self.metrics.match_too_large(&too_large, budget);
+                    self.store.hold(too_large.demand, view.indexed()).await?;
                 }
             }
-            Err(MatcherError::Chain(error)) if !error.is_transient() => {
-                self.hold(&planned, &error, view.indexed()).await?;
-            }
-            other => other?,
         }
         self.views.changed();
         Ok(())
     }
 
-    /// Leaves the last matches, then the dearest hosts of the only one, for the next round until the call is short
-    /// enough.
-    fn fit(&self, planned: &mut Vec<Planned>) -> Call {
+    /// Sends a batch, or as much of its beginning as the chain takes. False where that was not all: what is behind it is
+    /// planned anew at once.
+    async fn send_batch(&self, batch: Batch, budget: u64, indexed: u64) -> Result<bool, MatcherError> {
+        let (mut batch, mut is_whole) = (batch, true);
         loop {
-            let call = self.call(planned);
-            if call.data.len() <= MAX_CALL_BYTES {
-                return call;
-            }
-            match planned.as_mut_slice() {
-                [only] if only.proposal.providers.len() > 1 => {
-                    only.proposal.providers.pop();
-                    only.fills.pop();
+            let gas = GasBounds { least: batch.gas.min(budget), most: budget };
+            let proposed = Proposed::Fills(batch.fills());
+            let error = match self.relay.submit(&batch.call, &proposed, gas, indexed).await {
+                Err(MatcherError::Chain(error)) if !error.is_transient() => error,
+                done => {
+                    done?;
+                    break;
                 }
-                [] | [_] => return call,
-                _ => drop(planned.pop()),
-            }
+            };
+            is_whole = false;
+            batch = match batch.halved() {
+                Ok(less) => less,
+                Err(smallest) => {
+                    self.hold(&smallest, &error, indexed).await?;
+                    break;
+                }
+            };
         }
-    }
-
-    fn call(&self, planned: &[Planned]) -> Call {
-        let proposals: Vec<MatchProposal> = planned.iter().map(|planned| planned.proposal.clone()).collect();
-        calls::match_offers(self.views.terms.market, &proposals)
-    }
-
-    async fn submit(&self, call: &Call, planned: &[Planned], indexed: u64) -> Result<(), MatcherError> {
-        let fills = planned.iter().flat_map(|planned| planned.fills.clone()).collect();
-        self.relay.submit(call, &Proposed::Fills(fills), indexed).await
-    }
-
-    async fn submit_or_hold(&self, call: &Call, planned: &[Planned], indexed: u64) -> Result<(), MatcherError> {
-        match self.submit(call, planned, indexed).await {
-            Err(MatcherError::Chain(error)) if !error.is_transient() => self.hold(planned, &error, indexed).await,
-            other => other,
+        if !is_whole {
+            self.wake.notify_one();
         }
+        Ok(is_whole)
     }
 
-    async fn hold(&self, planned: &[Planned], error: &ChainError, indexed: u64) -> Result<(), MatcherError> {
-        for demand in planned.iter().filter_map(|planned| planned.fills.first()).map(|fill| fill.developer_offer) {
+    async fn hold(&self, batch: &Batch, error: &ChainError, indexed: u64) -> Result<(), MatcherError> {
+        for demand in batch.demands() {
             self.metrics.match_refused(demand, error);
             self.store.hold(demand, indexed).await?;
         }
@@ -188,7 +251,9 @@ impl Loop {
                 Due::Evict(_) => (TxKind::Evict, calls::evict(market, &deal)),
                 Due::Close(_) => (TxKind::Close, calls::close_deal(market, &deal)),
             };
-            match self.relay.submit(&call, &Proposed::EndOf(kind, due.deal()), view.indexed()).await {
+            self.lead().await?;
+            let proposed = Proposed::EndOf(kind, due.deal());
+            match self.relay.submit(&call, &proposed, GasBounds::NONE, view.indexed()).await {
                 Err(MatcherError::Chain(error)) if !error.is_transient() => {
                     self.metrics.end_refused(kind, due.deal(), &error);
                     self.refused_ends.insert(due.deal(), epoch);
@@ -220,31 +285,9 @@ impl Loop {
     }
 }
 
-/// A planned match, ready to be encoded.
-struct Planned {
-    proposal: MatchProposal,
-    fills: Vec<PendingFill>,
-}
-
-impl Planned {
-    fn of(planned: &PlannedMatch) -> Self {
-        let demand = &planned.demand;
-        let supplies = planned.fills.iter().map(|(supply, _)| supply);
-        Self {
-            proposal: MatchProposal {
-                developer: demand.offer.clone(),
-                developer_signature: eip712::compact(demand.hash, demand.offer.developer, &demand.signature),
-                providers: supplies
-                    .clone()
-                    .map(|supply| {
-                        let signature = eip712::compact(supply.hash, supply.offer.provider, &supply.signature);
-                        (supply.offer.clone(), signature)
-                    })
-                    .collect(),
-            },
-            fills: supplies
-                .map(|supply| PendingFill { developer_offer: demand.hash, provider_offer: supply.hash })
-                .collect(),
-        }
-    }
+/// The first `most` of the matches that are ripe, ready to be encoded.
+fn line(view: &View, ripe: &[bool], most: usize, market: Address) -> Vec<Planned> {
+    let live = |demand| view.snapshot.ledger.placement(demand).live_replicas;
+    let ripe = view.matches.iter().zip(ripe).filter(|(_, is_ripe)| **is_ripe).map(|(planned, _)| planned);
+    ripe.take(most).map(|planned| Planned::of(planned, live(planned.demand.hash), market)).collect()
 }

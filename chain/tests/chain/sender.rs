@@ -140,7 +140,7 @@ async fn a_stuck_transaction_is_replaced_by_a_dearer_one() {
     market.anvil.set_automine(false).await;
     let stuck = sender.prepare(&calls::mint(market.token, sender.address(), atoms(5))).await.unwrap();
     sender.broadcast(&stuck).await.unwrap();
-    let dearer = sender.reprice(&stuck).await.unwrap();
+    let dearer = sender.reprice(&stuck, u128::MAX).await.unwrap();
     assert_eq!(dearer.nonce, stuck.nonce);
     sender.broadcast(&dearer).await.unwrap();
     market.anvil.mine(1).await;

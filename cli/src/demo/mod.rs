@@ -45,6 +45,7 @@ pub(crate) async fn run(args: DemoArgs, json: bool) -> anyhow::Result<()> {
     let scratch = tempfile::Builder::new().prefix("wharfage-demo-").tempdir().context("no temporary folder")?;
     let options = LocalOptions {
         data_dir: args.data_dir.clone().unwrap_or_else(|| scratch.path().to_path_buf()),
+        database: None,
         tools_dir: std::path::absolute(&args.tools_dir)?,
         ports: Ports::free()?,
         block_seconds: 1,

@@ -19,6 +19,7 @@ use ::chain::{DeployConfig, Rpc, TxReceipt, TxSender, deploy_market, deploy_test
 use ::common::{ids::Address, shutdown::Shutdown};
 use anyhow::Context;
 use gateway::{Gateway, GatewayConfig};
+use indexer::Location;
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -74,6 +75,8 @@ impl Ports {
 pub(crate) struct LocalOptions {
     /// Chain state, databases, artifacts, logs.
     pub(crate) data_dir: PathBuf,
+    /// The services' database, where it is not in the data folder.
+    pub(crate) database: Option<Location>,
     /// Where anvil is fetched to when there is none.
     pub(crate) tools_dir: PathBuf,
     /// Where to listen.
@@ -164,6 +167,7 @@ impl LocalMarket {
             deployed_at: Some(deployment.deployed_at),
             key: Role::Operator.key()?,
             data_dir: options.data_dir.clone(),
+            database: options.database.clone(),
             listen: local(options.ports.api),
             poll_interval: POLL_INTERVAL,
         }

@@ -1,5 +1,5 @@
 //! SQLite and PostgreSQL behind one set of statements, in the SQL that both speak: placeholders are `$1`, `$2` …, and
-//! counts and sums are cast to `BIGINT`. What differs is how a transaction begins.
+//! counts and sums are cast to `BIGINT`. What differs is how a transaction begins. Other services' databases use it too.
 
 use std::{
     borrow::Cow,
@@ -81,8 +81,10 @@ impl fmt::Debug for Location {
 
 /// Connections to one of the two.
 #[derive(Debug, Clone)]
-pub(super) enum Pool {
+pub enum Pool {
+    /// To a file.
     Sqlite(SqlitePool),
+    /// To a server.
     Postgres(PgPool),
 }
 
@@ -138,7 +140,7 @@ impl Pool {
     }
 
     /// Begins to read: everything is true at one moment.
-    pub(super) async fn read(&self) -> Result<Tx, StoreError> {
+    pub async fn read(&self) -> Result<Tx, StoreError> {
         Ok(match self {
             Self::Sqlite(pool) => Tx::Sqlite(pool.begin().await?),
             Self::Postgres(pool) => {
@@ -165,18 +167,21 @@ fn sqlite(path: &Path) -> SqliteConnectOptions {
 }
 
 /// A transaction. Dropped, it is rolled back.
-pub(super) enum Tx {
+pub enum Tx {
+    /// Of a file.
     Sqlite(Transaction<'static, Sqlite>),
+    /// Of a server.
     Postgres(Transaction<'static, Postgres>),
 }
 
 /// What a row can be read into: structs that derive [`FromRow`], and tuples.
-pub(super) trait Record: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+pub trait Record: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
 
 impl<T> Record for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
 
 impl Tx {
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
+    /// Makes it last.
+    pub async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
@@ -184,7 +189,8 @@ impl Tx {
         Ok(())
     }
 
-    pub(super) async fn execute(&mut self, statement: Statement) -> Result<(), StoreError> {
+    /// Carries out a statement that gives no rows.
+    pub async fn execute(&mut self, statement: Statement) -> Result<(), StoreError> {
         let Statement { sql, values } = statement;
         let sql = AssertSqlSafe(sql);
         match self {
@@ -194,7 +200,8 @@ impl Tx {
         Ok(())
     }
 
-    pub(super) async fn fetch_all<T: Record>(&mut self, statement: Statement) -> Result<Vec<T>, StoreError> {
+    /// All rows.
+    pub async fn fetch_all<T: Record>(&mut self, statement: Statement) -> Result<Vec<T>, StoreError> {
         let Statement { sql, values } = statement;
         let sql = AssertSqlSafe(sql);
         Ok(match self {
@@ -203,21 +210,25 @@ impl Tx {
         })
     }
 
-    pub(super) async fn fetch_optional<T: Record>(&mut self, statement: Statement) -> Result<Option<T>, StoreError> {
+    /// The first row, if any.
+    pub async fn fetch_optional<T: Record>(&mut self, statement: Statement) -> Result<Option<T>, StoreError> {
         Ok(self.fetch_all(statement).await?.into_iter().next())
     }
 
     /// The one row that an aggregate has.
-    pub(super) async fn fetch_one<T: Record>(&mut self, statement: Statement) -> Result<T, StoreError> {
+    pub async fn fetch_one<T: Record>(&mut self, statement: Statement) -> Result<T, StoreError> {
         self.fetch_optional(statement).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
     }
 }
 
 /// What can be bound to a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub enum Value {
+    /// `BIGINT`.
     Big(Option<i64>),
+    /// `TEXT`.
     Text(Option<String>),
+    /// `BOOLEAN`.
     Bool(bool),
 }
 
@@ -242,7 +253,7 @@ value_from! {
 
 /// A statement and its values.
 #[derive(Debug, Clone)]
-pub(super) struct Statement {
+pub struct Statement {
     sql: Cow<'static, str>,
     values: Vec<Value>,
 }
@@ -262,7 +273,8 @@ impl Value {
 }
 
 impl Statement {
-    pub(super) const fn new(sql: &'static str) -> Self {
+    /// A statement without values so far.
+    pub const fn new(sql: &'static str) -> Self {
         Self { sql: Cow::Borrowed(sql), values: Vec::new() }
     }
 
@@ -272,13 +284,13 @@ impl Statement {
     }
 
     /// The value of the next placeholder, which the text has already.
-    pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
+    pub fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
         self
     }
 
     /// Goes on with `sql`.
-    pub(super) fn push(&mut self, sql: impl Display) -> &mut Self {
+    pub fn push(&mut self, sql: impl Display) -> &mut Self {
         // A `String` takes everything.
         let _ = write!(self.sql.to_mut(), "{sql}");
         self

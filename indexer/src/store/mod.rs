@@ -1,7 +1,8 @@
 //! The database: the projection's tables, written by one writer in one transaction a step, read in consistent snapshots.
 //!
-//! Layout: [`Store`] opens and hands out; `db` hides which database it is, `bulk` how each takes many rows at a time;
-//! `accounts` gives accounts their numbers; `write` applies steps, takes blocks back and rebuilds, `pipeline` writes a step while it is worked out; `rows` moves
+//! Layout: [`Store`] opens and hands out; [`db`] hides which database it is, `bulk` how each takes many rows at a time;
+//! `accounts` gives accounts their numbers; `write` applies steps, takes blocks back and rebuilds, `pipeline` writes a
+//! step while it is worked out; `rows` moves
 //! single rows; `indexes` is what makes reading fast; `records` and `convert` are the border between columns and
 //! domain; `snapshot`, `lists`, `providers`, `payments`, `history`, `feed` and `views` answer the API; `state` loads
 //! the whole market.
@@ -9,7 +10,7 @@
 mod accounts;
 mod bulk;
 mod convert;
-mod db;
+pub mod db;
 mod error;
 mod feed;
 mod history;

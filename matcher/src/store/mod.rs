@@ -1,42 +1,42 @@
 //! The matcher's database: signed offers in order of acceptance, the outbox of transactions, the index of artifacts.
 //!
-//! Layout: `offers`, `outbox` and `artifacts` hold one subject each; `convert` is the border between columns and domain.
+//! Layout: `offers`, `outbox` and `artifacts` hold one subject each; `convert` is the border between columns and domain;
+//! `db` opens it, SQLite or PostgreSQL, and `leader` says who may send.
 
 mod artifacts;
 mod convert;
+mod db;
+mod leader;
 mod offers;
 mod outbox;
 
-use std::{path::Path, time::Duration};
-
-use sqlx::{
-    SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+use indexer::store::{
+    Location,
+    db::{Pool, Record, Statement, Tx},
 };
 use thiserror::Error;
 
 pub use self::{
     artifacts::StoredArtifact,
+    leader::{Leadership, Standing},
     offers::{Accepted, Kind, NewOffer, OfferLimits, SignedOffers, StoredOffer},
     outbox::{FillOutcome, Outcome, Proposed, TxKind, TxRecord, TxStatus},
 };
 
-/// How long a statement waits for another writer.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections at a time; further questions wait.
-const MAX_CONNECTIONS: u32 = 4;
-
 /// The database does not do what it should.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// A statement failed.
+    /// It cannot be reached.
     #[error("the matcher's database failed")]
     Database(#[from] sqlx::Error),
+    /// A statement failed.
+    #[error("the matcher's database did not carry out a statement")]
+    Statement(#[from] indexer::StoreError),
     /// The schema could not be brought up to date.
-    #[error("the matcher's database {path} could not be migrated")]
+    #[error("the matcher's database {database} could not be migrated")]
     Migrate {
-        /// The file.
-        path: String,
+        /// Where it is.
+        database: String,
         /// Why.
         #[source]
         source: Box<sqlx::migrate::MigrateError>,
@@ -57,6 +57,21 @@ pub enum StoreError {
         /// The value.
         value: u64,
     },
+    /// Another process matches with the same database file.
+    #[error("another process matches with {path}: stop it, or give this one a data folder of its own")]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// The file that keeps a second process away cannot be locked.
+    #[error("cannot lock {path}: check that this user may write to it")]
+    Lock {
+        /// The file.
+        path: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// Too many offers wait.
     #[error("{limit} open {kind} offers {scope} are the limit")]
     TooManyOffers {
@@ -72,30 +87,57 @@ pub enum StoreError {
 /// The matcher's database. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: SqlitePool,
+    pool: Pool,
 }
 
 impl Store {
-    /// Opens the database at `path`, creates it where it is missing, and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        // What is committed here is promised to others or about to be sent: it has to survive a power cut.
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = migrations::sqlite_pool(MAX_CONNECTIONS).connect_with(options).await?;
-        migrations::MATCHER
-            .run(&pool)
-            .await
-            .map_err(|source| StoreError::Migrate { path: path.display().to_string(), source: Box::new(source) })?;
-        Ok(Self { pool })
+    /// Opens the database, creates a file where it is missing, and brings its schema up to date.
+    pub async fn open(location: &Location) -> Result<Self, StoreError> {
+        Ok(Self { pool: db::open(location).await? })
     }
 
-    /// A transaction that takes the write lock at once, so that what it reads stays true until it writes.
-    async fn write(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    async fn write(&self) -> Result<Tx, StoreError> {
+        db::write(&self.pool).await
+    }
+
+    async fn rows<T: Record>(&self, statement: Statement) -> Result<Vec<T>, StoreError> {
+        Ok(self.pool.read().await?.fetch_all(statement).await?)
+    }
+
+    async fn row<T: Record>(&self, statement: Statement) -> Result<Option<T>, StoreError> {
+        Ok(self.pool.read().await?.fetch_optional(statement).await?)
+    }
+
+    /// Carries out one statement.
+    async fn change(&self, statement: Statement) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        tx.execute(statement).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// Databases of both kinds for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) struct Database {
+        location: Location,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Database {
+        /// As after a start of the process.
+        pub(crate) async fn open(&self) -> Store {
+            Store::open(&self.location).await.unwrap()
+        }
+    }
+
+    /// An empty one of each kind.
+    pub(crate) async fn databases() -> [Database; 2] {
+        let [first, second] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let file = Location::Sqlite(first.path().join("matcher.db"));
+        let server = Location::Postgres(migrations::testing::Postgres::shared().database().await);
+        [Database { location: file, _folder: first }, Database { location: server, _folder: second }]
     }
 }

@@ -6,9 +6,10 @@ use common::{
     ids::{Address, OfferHash},
     offer::{DeveloperOffer, ProviderOffer},
 };
+use indexer::store::db::{Statement, Tx};
 use matching::snapshot::Signed;
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use super::{
     Store, StoreError,
@@ -115,45 +116,45 @@ impl Store {
         limits: OfferLimits,
     ) -> Result<Accepted, StoreError> {
         let mut tx = self.write().await?;
-        let found: Option<(i64, Option<i64>)> =
-            sqlx::query_as("SELECT sequence, closed_at FROM signed_offers WHERE offer_hash = ?")
-                .bind(new.hash.to_string())
-                .fetch_optional(&mut *tx)
-                .await?;
+        let known = Statement::new("SELECT sequence, closed_at FROM signed_offers WHERE offer_hash = $1");
+        let found: Option<(i64, Option<i64>)> = tx.fetch_optional(known.bind(new.hash.to_string())).await?;
         if let Some((sequence, None)) = found {
             return Ok(Accepted::Known(unsigned("signed_offers.sequence", sequence)?));
         }
         check_limits(&mut tx, new.kind, new.owner, limits).await?;
-        let (sequence,): (i64,) = sqlx::query_as(
-            "UPDATE acceptance SET next_sequence = next_sequence + 1 WHERE id = 1 RETURNING next_sequence - 1",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        sqlx::query(
+        let next = "UPDATE acceptance SET next_sequence = next_sequence + 1 WHERE id = 1 RETURNING next_sequence - 1";
+        let (sequence,): (i64,) = tx.fetch_one(Statement::new(next)).await?;
+        let taken_in = Statement::new(
             "INSERT INTO signed_offers (offer_hash, kind, owner, sequence, accepted_block, accepted_at, offer, signature)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (offer_hash) DO UPDATE SET sequence = ?4, accepted_block = ?5, accepted_at = ?6,
-                 signature = ?8, on_chain_block = NULL, closed_at = NULL",
-        )
-        .bind(new.hash.to_string())
-        .bind(new.kind.as_str())
-        .bind(new.owner.to_string())
-        .bind(sequence)
-        .bind(signed("signed_offers.accepted_block", new.block)?)
-        .bind(signed("signed_offers.accepted_at", new.time)?)
-        .bind(to_json("signed_offers.offer", new.offer)?)
-        .bind(hex::encode_prefixed(new.signature))
-        .execute(&mut *tx)
-        .await?;
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (offer_hash) DO UPDATE SET sequence = $4, accepted_block = $5, accepted_at = $6,
+                 signature = $8, on_chain_block = NULL, closed_at = NULL",
+        );
+        let taken_in = taken_in
+            .bind(new.hash.to_string())
+            .bind(new.kind.as_str().to_owned())
+            .bind(new.owner.to_string())
+            .bind(sequence)
+            .bind(signed("signed_offers.accepted_block", new.block)?)
+            .bind(signed("signed_offers.accepted_at", new.time)?)
+            .bind(to_json("signed_offers.offer", new.offer)?)
+            .bind(hex::encode_prefixed(new.signature));
+        tx.execute(taken_in).await?;
         tx.commit().await?;
         Ok(Accepted::New(unsigned("signed_offers.sequence", sequence)?))
     }
 
+    /// The number that the next accepted offer gets: it changes whenever one is taken in, by whichever process.
+    pub async fn next_sequence(&self) -> Result<u64, StoreError> {
+        let (next,): (i64,) =
+            self.pool.read().await?.fetch_one(Statement::new("SELECT next_sequence FROM acceptance")).await?;
+        unsigned("acceptance.next_sequence", next)
+    }
+
     /// Everything that is open.
     pub async fn signed_offers(&self) -> Result<SignedOffers, StoreError> {
-        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM signed_offers WHERE closed_at IS NULL ORDER BY sequence")
-            .fetch_all(&self.pool)
-            .await?;
+        let open = "SELECT * FROM signed_offers WHERE closed_at IS NULL ORDER BY sequence";
+        let rows: Vec<Row> = self.rows(Statement::new(open)).await?;
         let mut offers = SignedOffers::default();
         for row in rows {
             if row.on_chain_block.is_some() {
@@ -169,22 +170,18 @@ impl Store {
 
     /// One offer, open or closed.
     pub async fn signed_offer(&self, hash: OfferHash) -> Result<Option<StoredOffer>, StoreError> {
-        let row: Option<Row> = sqlx::query_as("SELECT * FROM signed_offers WHERE offer_hash = ?")
-            .bind(hash.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
+        let one = Statement::new("SELECT * FROM signed_offers WHERE offer_hash = $1").bind(hash.to_string());
+        let row: Option<Row> = self.row(one).await?;
         row.map(TryInto::try_into).transpose()
     }
 
     /// Takes void offers out of the running.
     pub async fn close_offers(&self, hashes: &[OfferHash], time: u64) -> Result<(), StoreError> {
+        let time = signed("signed_offers.closed_at", time)?;
         let mut tx = self.write().await?;
         for hash in hashes {
-            sqlx::query("UPDATE signed_offers SET closed_at = ? WHERE offer_hash = ? AND closed_at IS NULL")
-                .bind(signed("signed_offers.closed_at", time)?)
-                .bind(hash.to_string())
-                .execute(&mut *tx)
-                .await?;
+            let close = "UPDATE signed_offers SET closed_at = $1 WHERE offer_hash = $2 AND closed_at IS NULL";
+            tx.execute(Statement::new(close).bind(time).bind(hash.to_string())).await?;
         }
         Ok(tx.commit().await?)
     }
@@ -196,57 +193,38 @@ impl Store {
         vanished: &[OfferHash],
         block: u64,
     ) -> Result<(), StoreError> {
+        let block = signed("signed_offers.on_chain_block", block)?;
+        let appeared = appeared.iter().map(|hash| (hash, Some(block)));
+        let vanished = vanished.iter().map(|hash| (hash, None));
         let mut tx = self.write().await?;
-        for hash in appeared {
-            sqlx::query("UPDATE signed_offers SET on_chain_block = ? WHERE offer_hash = ?")
-                .bind(signed("signed_offers.on_chain_block", block)?)
-                .bind(hash.to_string())
-                .execute(&mut *tx)
-                .await?;
-        }
-        for hash in vanished {
-            sqlx::query("UPDATE signed_offers SET on_chain_block = NULL WHERE offer_hash = ?")
-                .bind(hash.to_string())
-                .execute(&mut *tx)
-                .await?;
+        for (hash, block) in appeared.chain(vanished) {
+            let note = "UPDATE signed_offers SET on_chain_block = $1 WHERE offer_hash = $2";
+            tx.execute(Statement::new(note).bind(block).bind(hash.to_string())).await?;
         }
         Ok(tx.commit().await?)
     }
 
     /// Closes offers that the chain was seen to know up to `final_block`: their signatures are needed no more.
     pub async fn close_settled(&self, final_block: u64, time: u64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE signed_offers SET closed_at = ? WHERE closed_at IS NULL AND on_chain_block <= ?")
-            .bind(signed("signed_offers.closed_at", time)?)
-            .bind(signed("signed_offers.on_chain_block", final_block)?)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+        let close = "UPDATE signed_offers SET closed_at = $1 WHERE closed_at IS NULL AND on_chain_block <= $2";
+        let time = signed("signed_offers.closed_at", time)?;
+        self.change(Statement::new(close).bind(time).bind(signed("signed_offers.on_chain_block", final_block)?)).await
     }
 
     /// Forgets offers that were closed before `time`.
-    pub async fn prune_offers(&self, time: u64) -> Result<u64, StoreError> {
-        let done = sqlx::query("DELETE FROM signed_offers WHERE closed_at < ?")
-            .bind(signed("signed_offers.closed_at", time)?)
-            .execute(&self.pool)
-            .await?;
-        Ok(done.rows_affected())
+    pub async fn prune_offers(&self, time: u64) -> Result<(), StoreError> {
+        let time = signed("signed_offers.closed_at", time)?;
+        self.change(Statement::new("DELETE FROM signed_offers WHERE closed_at < $1").bind(time)).await
     }
 }
 
-async fn check_limits(
-    db: &mut SqliteConnection,
-    kind: Kind,
-    owner: Address,
-    limits: OfferLimits,
-) -> Result<(), StoreError> {
-    let (open, of_owner): (i64, i64) = sqlx::query_as(
-        "SELECT COUNT(*), COALESCE(SUM(owner = ?), 0) FROM signed_offers
-         WHERE kind = ? AND closed_at IS NULL AND on_chain_block IS NULL",
-    )
-    .bind(owner.to_string())
-    .bind(kind.as_str())
-    .fetch_one(db)
-    .await?;
+async fn check_limits(tx: &mut Tx, kind: Kind, owner: Address, limits: OfferLimits) -> Result<(), StoreError> {
+    let waiting = Statement::new(
+        "SELECT CAST(COUNT(*) AS BIGINT), CAST(COALESCE(SUM(CASE WHEN owner = $1 THEN 1 ELSE 0 END), 0) AS BIGINT)
+         FROM signed_offers WHERE kind = $2 AND closed_at IS NULL AND on_chain_block IS NULL",
+    );
+    let waiting = waiting.bind(owner.to_string()).bind(kind.as_str().to_owned());
+    let (open, of_owner): (i64, i64) = tx.fetch_one(waiting).await?;
     let reached = |count: i64, limit: usize| usize::try_from(count).unwrap_or(usize::MAX) >= limit;
     let (limit, scope) = if reached(of_owner, limits.open_per_owner) {
         (limits.open_per_owner, "of one account")
@@ -286,6 +264,7 @@ mod tests {
     use matching::samples::{account, hash, provider_offer};
 
     use super::*;
+    use crate::store::testing::databases;
 
     const LIMITS: OfferLimits = OfferLimits { open: 2, open_per_owner: 2 };
 
@@ -298,12 +277,16 @@ mod tests {
 
     #[tokio::test]
     async fn numbers_are_given_once_and_what_is_placed_or_void_leaves_the_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("matcher.db")).await.unwrap();
-        assert_eq!(accept(&store, 1, 100).await.unwrap(), Accepted::New(1));
-        assert_eq!(accept(&store, 1, 101).await.unwrap(), Accepted::Known(1));
-        assert_eq!(accept(&store, 2, 102).await.unwrap(), Accepted::New(2));
-        assert!(matches!(accept(&store, 3, 103).await, Err(StoreError::TooManyOffers { limit: 2, .. })));
+        for database in databases().await {
+            offers_come_and_go(&database.open().await).await;
+        }
+    }
+
+    async fn offers_come_and_go(store: &Store) {
+        assert_eq!(accept(store, 1, 100).await.unwrap(), Accepted::New(1));
+        assert_eq!(accept(store, 1, 101).await.unwrap(), Accepted::Known(1));
+        assert_eq!(accept(store, 2, 102).await.unwrap(), Accepted::New(2));
+        assert!(matches!(accept(store, 3, 103).await, Err(StoreError::TooManyOffers { limit: 2, .. })));
 
         // One becomes known to the chain, another void: there is room for two more.
         store.note_chain(&[hash(2, 1)], &[], 8).await.unwrap();
@@ -311,11 +294,11 @@ mod tests {
         let open = store.signed_offers().await.unwrap();
         assert_eq!(open.provider.iter().map(|signed| signed.sequence).collect::<Vec<_>>(), [1]);
         assert_eq!(open.seen_on_chain, BTreeSet::from([hash(2, 1)]));
-        assert_eq!(accept(&store, 3, 105).await.unwrap(), Accepted::New(3));
+        assert_eq!(accept(store, 3, 105).await.unwrap(), Accepted::New(3));
         // A reorganization puts the first back in its old place; the second comes back at the end of the line.
         store.note_chain(&[], &[hash(2, 1)], 9).await.unwrap();
         store.close_offers(&[hash(2, 3)], 106).await.unwrap();
-        assert_eq!(accept(&store, 2, 107).await.unwrap(), Accepted::New(4));
+        assert_eq!(accept(store, 2, 107).await.unwrap(), Accepted::New(4));
         let open = store.signed_offers().await.unwrap();
         assert_eq!(open.provider.iter().map(|signed| signed.sequence).collect::<Vec<_>>(), [1, 4]);
 

@@ -10,8 +10,11 @@
 )]
 
 mod artifacts;
+mod burst;
 mod drafts;
 mod keeper;
+mod leader;
 mod lifecycle;
 mod refusals;
+mod rivals;
 mod support;

@@ -6,6 +6,7 @@ use chain::{Key, calls, testing::TestMarket};
 use common::{
     clock::{Clock, ManualClock, SharedClock},
     deal::DealState,
+    event::PlacedEvent,
     feature::FeatureSet,
     ids::{Address, Digest, OfferHash},
     money::Atoms,
@@ -14,10 +15,11 @@ use common::{
     shutdown::Shutdown,
 };
 use indexer::{Indexer, IndexerConfig};
-use matcher::{Matcher, MatcherConfig};
+use matcher::{Matcher, MatcherConfig, MatcherError};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The account that pays for matches.
 const MATCHER_ACCOUNT: usize = 9;
@@ -33,11 +35,32 @@ pub(crate) struct World {
     running: Option<Running>,
 }
 
-struct Running {
+/// A matcher that runs beside the world's own. Dropped, it is gone as if its process were killed.
+pub(crate) struct Running {
     matcher: Matcher,
     base: String,
-    server: JoinHandle<()>,
+    _server: AbortOnDropHandle<()>,
     shutdown: Shutdown,
+}
+
+impl Running {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        answer(reqwest::Client::new().post(format!("{}{path}", self.base)).json(body).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        reqwest::get(format!("{}{path}", self.base)).await.unwrap().json().await.unwrap()
+    }
+
+    /// The sum of a counter or gauge over all its labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let whole = |value: f64| format!("{value:.0}").parse::<u64>().unwrap();
+        let families = self.matcher.metrics().gather();
+        let family = families.iter().find(|family| family.name() == format!("wharfage_matcher_{name}")).unwrap();
+        let metrics = family.get_metric().iter();
+        let values = metrics.flat_map(|metric| [metric.get_counter().get_value(), metric.get_gauge().get_value()]);
+        values.map(whole).sum()
+    }
 }
 
 pub(crate) fn atoms(amount: u64) -> Atoms {
@@ -82,47 +105,66 @@ impl World {
     }
 
     pub(crate) async fn start_matcher(&mut self, adjust: impl FnOnce(&mut MatcherConfig)) {
+        self.running = Some(self.another_matcher(MATCHER_ACCOUNT, &self.data_dir(), adjust).await);
+    }
+
+    /// One more matcher on the market, beside the world's own.
+    pub(crate) async fn another_matcher(
+        &self,
+        account: usize,
+        data_dir: &Path,
+        adjust: impl FnOnce(&mut MatcherConfig),
+    ) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let mut config = MatcherConfig::new(self.data_dir(), base.clone());
+        let mut config = MatcherConfig::new(data_dir, base.clone());
         adjust(&mut config);
-        let clock: SharedClock = Arc::new(self.clock.clone());
-        let (sender, shutdown) = (self.market.sender(MATCHER_ACCOUNT).await, Shutdown::new());
-        let matcher = Matcher::start(
-            self.market.reader.clone(),
-            self.indexer.store().clone(),
-            self.indexer.subscribe(),
-            sender,
-            clock,
-            config,
-            shutdown.clone(),
-        )
-        .await
-        .unwrap();
+        let shutdown = Shutdown::new();
+        let matcher = self.start_at(account, config, shutdown.clone()).await.unwrap();
         // As the services do: one listener for both.
         let router = self.indexer.router().merge(matcher.router());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        self.running = Some(Running { matcher, base, server, shutdown });
-        let ready = self.running.as_ref().unwrap().matcher.readiness();
+        let running = Running { matcher, base, _server: AbortOnDropHandle::new(server), shutdown };
+        let ready = running.matcher.readiness();
         eventually("the matcher is ready", async || ready().is_ok().then_some(())).await;
+        running
+    }
+
+    async fn start_at(
+        &self,
+        account: usize,
+        config: MatcherConfig,
+        shutdown: Shutdown,
+    ) -> Result<Matcher, MatcherError> {
+        let clock: SharedClock = Arc::new(self.clock.clone());
+        let (reader, sender) = (self.market.reader.clone(), self.market.sender(account).await);
+        let (store, ticks) = (self.indexer.store().clone(), self.indexer.subscribe());
+        Matcher::start(reader, store, ticks, sender, clock, config, shutdown).await
+    }
+
+    /// Why a matcher does not start.
+    pub(crate) async fn start_refused(&self, account: usize, config: MatcherConfig) -> MatcherError {
+        self.start_at(account, config, Shutdown::new()).await.err().unwrap()
+    }
+
+    /// The world's own matcher.
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
     }
 
     /// As if the process were killed.
     pub(crate) fn kill_matcher(&mut self) {
-        let running = self.running.take().unwrap();
-        running.server.abort();
-        drop(running.matcher);
+        self.running = None;
     }
 
     pub(crate) async fn stop_matcher(&mut self) {
         let running = self.running.take().unwrap();
         running.shutdown.cancel();
         running.matcher.stopped().await.unwrap();
-        running.server.abort();
     }
 
     pub(crate) fn matcher(&self) -> &Matcher {
-        &self.running.as_ref().unwrap().matcher
+        &self.running().matcher
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -257,6 +299,26 @@ impl World {
             live += usize::from(deal.is_some_and(|deal| deal.state != DealState::Ended));
         }
         live
+    }
+
+    /// Transactions that wait for a block.
+    pub(crate) async fn transactions_in_the_pool(&self) -> u64 {
+        let status = self.market.anvil.call("txpool_status", json!([])).await;
+        u64::from_str_radix(status["pending"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    }
+
+    /// Mines a block and waits until the index has it.
+    pub(crate) async fn block(&self) {
+        self.market.anvil.mine(1).await;
+        self.indexed().await;
+    }
+
+    /// All events of the market.
+    pub(crate) async fn events(&self) -> Vec<PlacedEvent> {
+        let reader = &self.market.reader;
+        let head = reader.rpc().head().await.unwrap().number;
+        let blocks = reader.blocks(0, head).await.unwrap();
+        blocks.into_iter().flat_map(|block| block.events).collect()
     }
 
     /// Files in the content store.
