@@ -16,13 +16,13 @@ use alloy::{
 use common::{
     clock::{SharedClock, SystemClock},
     event::BlockRef,
-    ids::{Address, BlockHash},
+    ids::{Address, BlockHash, TxHash},
 };
 use serde::Deserialize;
 
 pub use crate::failover::EndpointLimits;
 use crate::{
-    convert::outward,
+    convert::{inward, outward},
     error::ChainError,
     failover::{Answers, Pool, Question},
 };
@@ -56,6 +56,12 @@ pub(crate) struct Header {
     pub(crate) logs_bloom: Option<Bloom>,
     pub(crate) gas_limit: U64,
     pub(crate) base_fee_per_gas: Option<U128>,
+}
+
+/// What of a transaction matters here.
+#[derive(Debug, Clone, Deserialize)]
+struct Sent {
+    from: alloy::primitives::Address,
 }
 
 impl Header {
@@ -162,6 +168,17 @@ impl Rpc {
         Ok(self.blocks(&[number]).await?.into_iter().next().flatten())
     }
 
+    /// Who signed these transactions, in the same order; `None` for one that the node does not have any more.
+    pub async fn senders(&self, transactions: &[TxHash]) -> Result<Vec<Option<Address>>, ChainError> {
+        let mut senders = Vec::with_capacity(transactions.len());
+        for transactions in transactions.chunks(BATCH) {
+            let params: Vec<[B256; 1]> = transactions.iter().map(|hash| [B256::new(hash.0)]).collect();
+            let found: Vec<Option<Sent>> = self.batch(TRANSACTION_BY_HASH, &params, |_, _| None).await?;
+            senders.extend(found.into_iter().map(|sent| sent.map(|sent| inward::address(sent.from))));
+        }
+        Ok(senders)
+    }
+
     /// What an account has of the chain's own currency, in wei.
     pub async fn gas_balance(&self, account: Address) -> Result<u128, ChainError> {
         let balance: alloy::primitives::U256 =
@@ -248,6 +265,7 @@ impl Rpc {
     }
 }
 
+const TRANSACTION_BY_HASH: &str = "eth_getTransactionByHash";
 const BLOCK_BY_NUMBER: &str = "eth_getBlockByNumber";
 
 fn endpoint(client: &http::Client, url: &str) -> Result<(String, RpcClient), ChainError> {

@@ -60,6 +60,7 @@ fn every_command_shows_an_example() {
         "offers",
         "deals",
         "audit",
+        "audit matching",
         "balance",
         "deposit",
         "withdraw",
@@ -99,6 +100,7 @@ fn exit_codes_tell_failures_apart() {
         // An audit's 1 says that there are differences.
         (vec!["--json", "audit", "--api", &gone], 2, "unreachable"),
         (vec!["--json", "audit", "--market", &market, "--rpc", &gone], 2, "unreachable"),
+        (vec!["--json", "audit", "matching", "--market", &market, "--rpc", &gone], 2, "unreachable"),
     ] {
         let output = wharfage(&args);
         assert_eq!(output.status.code(), Some(exit), "{args:?}: {output:?}");

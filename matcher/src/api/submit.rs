@@ -1,8 +1,6 @@
 //! Takes signed offers in. An offer is stored only after every check; one that is stored or on the chain already is
 //! answered the same way again.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::State,

@@ -158,7 +158,7 @@ impl Engine {
     }
 
     /// The cheapest hosts for a demand that is not blocked, at most so many; the minimum is not looked at.
-    pub(crate) fn hosts_for(&mut self, demand: &Demand, situation: &Situation, wanted: usize) -> Placed {
+    pub(crate) fn probe(&mut self, demand: &Demand, situation: &Situation, wanted: usize) -> Placed {
         self.with_balance(situation, |engine| {
             let placed = engine.finder().hosts(&situation.seeker(demand, wanted));
             engine.restate();

@@ -16,8 +16,9 @@
 //! Layout: `supplies` holds the supplies and `open_demands` the waiting demands, both in a `bitmap` index by the columns of
 //! `places`; `search` finds hosts, `hosts` those that a developer can pay, `largest` how much of something could be had;
 //! `sample` is a small image of all supplies; `tables` gives numbers to everything; `changes` takes the facts, `books`
-//! enters matches and takes them back, `diff` reads snapshots; this file plans.
+//! enters matches and takes them back, `diff` reads snapshots, `ask` answers questions; this file plans.
 
+mod ask;
 mod bitmap;
 mod books;
 mod changes;

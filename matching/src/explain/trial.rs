@@ -211,7 +211,7 @@ impl<'a> Trial<'a> {
 
     /// The cheapest hosts for so many replicas, or as many as there are: number of the supply, and what moves.
     pub(super) fn hosts(&self, engine: &mut Engine, wanted: usize) -> Vec<(u32, FillCost)> {
-        let placed = engine.hosts_for(&self.demand, &self.situation, wanted);
+        let placed = engine.probe(&self.demand, &self.situation, wanted);
         placed.fills.into_iter().map(|(supply, _, cost)| (supply, cost)).collect()
     }
 

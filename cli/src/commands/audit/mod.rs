@@ -1,11 +1,13 @@
 //! `wharfage audit`: everything that the market says, held against the chain's events.
 //!
 //! Layout: `replay` reads the events, `contract` the storage, `api` what indexers serve; [`judge`] has what is compared with
-//! what and the report, without I/O. Every amount is recomputed from events alone; no database is involved.
+//! what and the report, without I/O; [`matching`] is the audit of the matchers. Every amount is recomputed from events alone;
+//! no database is involved.
 
 mod api;
 mod contract;
 mod judge;
+mod matching;
 mod replay;
 #[cfg(test)]
 mod tests;
@@ -14,7 +16,7 @@ use std::{process::ExitCode, str::FromStr};
 
 use anyhow::{Context, ensure};
 use chain::{ChainError, MarketReader, ReadAtError, Rpc, at::means_state_is_gone};
-use clap::Args;
+use clap::{Args, Subcommand};
 use common::{event::BlockRef, ids::Address};
 
 use self::{
@@ -66,19 +68,20 @@ many of each were compared; each difference is printed.
 
 Exit codes: 0 everything is equal, 1 there are differences, 2 it could not be done.
 
+`wharfage audit matching` replays the matches instead and shows whom a matcher favoured.
+
 Examples:
   wharfage audit
   wharfage audit --market 0x5f…a3 --rpc https://archive.example --block 21000000
   wharfage audit --api http://127.0.0.1:8080 --api https://indexer.example
-  wharfage audit --block latest --json"
+  wharfage audit --block latest --json",
+    args_conflicts_with_subcommands = true
 )]
 pub(crate) struct AuditArgs {
-    /// The Market contract; without it the address is asked of the first --api, or else of WHARFAGE_API
-    #[arg(long, value_name = "ADDRESS", env = "WHARFAGE_MARKET")]
-    market: Option<Address>,
-    /// Block to begin with, not after the contract's first; without it that one is searched
-    #[arg(long, value_name = "N")]
-    from_block: Option<u64>,
+    #[command(subcommand)]
+    what: Option<AuditCommand>,
+    #[command(flatten)]
+    contract: ContractArgs,
     /// Block to audit: latest, finalized, or a number; without it the last final block, where the node knows one and has
     /// its storage
     #[arg(long, value_name = "BLOCK", conflicts_with = "api")]
@@ -89,6 +92,24 @@ pub(crate) struct AuditArgs {
     /// Most differences to print; all are counted
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
+}
+
+/// Audits of something else than balances.
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Replay every match and show whom a matcher favoured
+    Matching(Box<matching::MatchingArgs>),
+}
+
+/// Which contract on which chain.
+#[derive(Debug, Args)]
+struct ContractArgs {
+    /// The Market contract; without it the address is asked of the first --api, or else of WHARFAGE_API
+    #[arg(long, value_name = "ADDRESS", env = "WHARFAGE_MARKET")]
+    market: Option<Address>,
+    /// Block to begin with, not after the contract's first; without it that one is searched
+    #[arg(long, value_name = "N")]
+    from_block: Option<u64>,
     #[command(flatten)]
     rpc: RpcArgs,
     #[command(flatten)]
@@ -97,26 +118,36 @@ pub(crate) struct AuditArgs {
 
 /// Audits and answers. Whatever keeps it from being done is one kind of failure.
 pub(crate) async fn run(args: AuditArgs, output: &Output) -> anyhow::Result<ExitCode> {
+    if let Some(AuditCommand::Matching(args)) = args.what {
+        return matching::run(*args, output).await;
+    }
     let report = audit(&args, output).await.map_err(AuditFailed)?;
     output.answer(&serde_json::to_value(&report)?, &report.lines());
     Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
 }
 
 async fn audit(args: &AuditArgs, output: &Output) -> anyhow::Result<Report> {
-    let rpc = args.endpoints.client(&args.rpc)?;
-    let market = match args.market {
-        Some(market) => market,
-        None => market_of(args, output).await?,
-    };
-    let reader = connect(rpc, market, args.from_block, output).await?;
+    let reader = args.contract.reader(args.api.first(), output).await?;
     let apis = args.api.iter().map(|url| ApiClient::new(url)).collect::<Result<Vec<_>, _>>()?;
     examine(&reader, &apis, args.block, args.limit, output).await
 }
 
+impl ContractArgs {
+    /// Reads the contract, whose address is that of the options or else of this web API's.
+    async fn reader(&self, api: Option<&String>, output: &Output) -> anyhow::Result<MarketReader> {
+        let rpc = self.endpoints.client(&self.rpc)?;
+        let market = match self.market {
+            Some(market) => market,
+            None => market_of(api, output).await?,
+        };
+        Ok(connect(rpc, market, self.from_block, output).await?)
+    }
+}
+
 /// Only where the contract is. What it says is read from the chain.
-async fn market_of(args: &AuditArgs, output: &Output) -> anyhow::Result<Address> {
+async fn market_of(api: Option<&String>, output: &Output) -> anyhow::Result<Address> {
     let from_environment = std::env::var("WHARFAGE_API").ok();
-    let url = args.api.first().cloned().or(from_environment).unwrap_or_else(|| DEFAULT_API.to_owned());
+    let url = api.cloned().or(from_environment).unwrap_or_else(|| DEFAULT_API.to_owned());
     let named = ApiClient::new(&url)?.market().await;
     let market = named.context("which market? name its contract with --market")?.market;
     output.progress(&format!("note: auditing {market}, the contract that {url} names; --market names another"));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chain::MarketReader;
-use common::event::BlockRef;
+use common::event::{BlockRef, MarketBlock};
 
 use super::judge::Book;
 use crate::output::Output;
@@ -20,49 +20,85 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// The market's events up to some block.
 pub(super) struct Replay {
-    reader: MarketReader,
+    feed: Feed,
     pub(super) book: Book,
-    window: u64,
-    output: Output,
 }
 
 impl Replay {
     pub(super) fn new(reader: MarketReader, output: Output) -> Self {
         let book = Book::new(reader.terms());
-        Self { reader, book, window: FIRST_WINDOW, output }
+        Self { feed: Feed::new(reader, output), book }
     }
 
     /// Adds the events up to the block of this height; returns it.
     pub(super) async fn advance(&mut self, to: u64) -> anyhow::Result<BlockRef> {
-        let mut next =
-            self.book.block().map_or(self.reader.terms().deployed_at_block, |block| block.number.saturating_add(1));
-        let first = next;
-        let mut said = Instant::now();
-        while next <= to {
-            let last = next.saturating_add(self.window.saturating_sub(1)).min(to);
-            let blocks = self.reader.blocks(next, last).await?;
+        self.feed.begin();
+        while let Some(blocks) = self.feed.window(to).await? {
             for block in &blocks {
-                self.book.apply_block(block).with_context(|| {
-                    format!(
-                        "the events up to block {} contradict each other: the node left some out",
-                        block.block.number
-                    )
-                })?;
-            }
-            self.window = next_window(self.window, blocks.iter().map(|block| block.events.len()).sum());
-            next = last.saturating_add(1);
-            if said.elapsed() >= SAY_EVERY {
-                said = Instant::now();
-                self.say(next.saturating_sub(first), to.saturating_sub(first).saturating_add(1));
+                self.book.apply_block(block).with_context(|| contradiction(block))?;
             }
         }
         let reached = self.book.block().context("the chain has no block of the market")?;
         ensure!(reached.number == to, "block {to} lies before block {}, which was read already", reached.number);
         Ok(reached)
     }
+}
 
-    fn say(&self, done: u64, all: u64) {
-        self.output.progress(&format!("events: {done} of {all} blocks, {} events", self.book.events));
+/// What it means when a block's events do not follow from those before.
+pub(super) fn contradiction(block: &MarketBlock) -> String {
+    format!("the events up to block {} contradict each other: the node left some out", block.block.number)
+}
+
+/// Reads the market's blocks in their order.
+pub(super) struct Feed {
+    reader: MarketReader,
+    next: u64,
+    window: u64,
+    events: u64,
+    /// The block that the present reading began with, and when something was last said of it.
+    began: (u64, Instant),
+    output: Output,
+}
+
+impl Feed {
+    pub(super) fn new(reader: MarketReader, output: Output) -> Self {
+        let next = reader.terms().deployed_at_block;
+        Self { reader, next, window: FIRST_WINDOW, events: 0, began: (next, Instant::now()), output }
+    }
+
+    /// A new reading, with progress of its own.
+    fn begin(&mut self) {
+        self.began = (self.next, Instant::now());
+    }
+
+    /// The blocks that have events of the next window, and always its last; none when everything up to `to` was read.
+    pub(super) async fn window(&mut self, to: u64) -> anyhow::Result<Option<Vec<MarketBlock>>> {
+        if self.next > to {
+            return Ok(None);
+        }
+        let last = self.next.saturating_add(self.window.saturating_sub(1)).min(to);
+        let blocks = self.reader.blocks(self.next, last).await?;
+        let events = blocks.iter().map(|block| block.events.len()).sum();
+        self.events = self.events.saturating_add(u64::try_from(events).unwrap_or(u64::MAX));
+        self.window = next_window(self.window, events);
+        self.next = last.saturating_add(1);
+        self.say(to);
+        Ok(Some(blocks))
+    }
+
+    /// Events so far.
+    pub(super) const fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn say(&mut self, to: u64) {
+        let (first, said) = self.began;
+        if said.elapsed() < SAY_EVERY {
+            return;
+        }
+        self.began = (first, Instant::now());
+        let (done, all) = (self.next.saturating_sub(first), to.saturating_sub(first).saturating_add(1));
+        self.output.progress(&format!("events: {done} of {all} blocks, {} events", self.events));
     }
 }
 

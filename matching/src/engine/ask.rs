@@ -1,0 +1,38 @@
+//! Questions about the market as it stands. They enter nothing and change no answer.
+
+use common::{ids::OfferHash, state::Place};
+
+use super::{Engine, Fill, open_demands::Turn, tables::Standing};
+
+impl Engine {
+    /// The cheapest hosts for all missing replicas of a demand, or as many as there are, as [`crate::scan::place`] finds
+    /// them; its minimum is not looked at. None for a demand that cannot be matched now.
+    pub fn hosts_for(&mut self, demand: OfferHash) -> Vec<Fill> {
+        let Some(number) = self.demands.find(demand) else { return Vec::new() };
+        if self.demands.get(number).is_none_or(|slot| slot.standing == Standing::Closed) {
+            return Vec::new();
+        }
+        let placed = self.place(number);
+        let fill = |(supply, _, cost)| {
+            let terms = &self.supplies.get(supply)?.terms;
+            Some(Fill { supply: terms.hash, provider: terms.offer.provider, cost })
+        };
+        placed.fills.into_iter().filter_map(fill).collect()
+    }
+
+    /// Demands that can be matched now and come before this place in the order of service, which the supply could host,
+    /// their developers' money apart; in order of service.
+    pub fn claimants(&mut self, supply: OfferHash, before: (Place, OfferHash)) -> Vec<OfferHash> {
+        let Some(number) = self.supplies.find(supply) else { return Vec::new() };
+        let Some(slot) = self.supplies.get(number).filter(|slot| slot.active) else { return Vec::new() };
+        let before = Turn { place: before.0, hash: before.1 };
+        let (entry, offer) = (self.entry(number, slot), &slot.terms.offer);
+        let served = self.waiting.served(&entry, (offer.features.0, offer.prices), None);
+        let waiting = served.into_iter().map(|wish| (wish.turn, wish.demand));
+        let due = self.due.range(..before).map(|(turn, demand)| (*turn, *demand));
+        let is_claimant = |(turn, demand): &(Turn, u32)| *turn < before && self.serves(number, *demand);
+        let mut claimants: Vec<_> = waiting.chain(due).filter(is_claimant).collect();
+        claimants.sort_unstable();
+        claimants.into_iter().map(|(turn, _)| turn.hash).collect()
+    }
+}
