@@ -2,7 +2,7 @@
 
 use common::{ids::OfferHash, state::Place};
 
-use super::{Engine, Fill, open_demands::Turn, tables::Standing};
+use super::{Engine, Fill, calls::Among, open_demands::Turn, tables::Standing};
 
 impl Engine {
     /// The cheapest hosts for all missing replicas of a demand, or as many as there are, as [`crate::scan::place`] finds
@@ -12,7 +12,7 @@ impl Engine {
         if self.demands.get(number).is_none_or(|slot| slot.standing == Standing::Closed) {
             return Vec::new();
         }
-        let placed = self.place(number);
+        let placed = self.place(number, &Among::All);
         let fill = |(supply, _, cost)| {
             let terms = &self.supplies.get(supply)?.terms;
             Some(Fill { supply: terms.hash, provider: terms.offer.provider, cost })
@@ -26,9 +26,9 @@ impl Engine {
         let Some(number) = self.supplies.find(supply) else { return Vec::new() };
         let Some(slot) = self.supplies.get(number).filter(|slot| slot.active) else { return Vec::new() };
         let before = Turn { place: before.0, hash: before.1 };
-        let (entry, offer) = (self.entry(number, slot), &slot.terms.offer);
-        let served = self.waiting.served(&entry, (offer.features.0, offer.prices), None);
-        let waiting = served.into_iter().map(|wish| (wish.turn, wish.demand));
+        let offered = self.offered(number, slot);
+        let served = self.waiting.served(&offered, None, usize::MAX);
+        let waiting = served.wishes.into_iter().map(|wish| (wish.turn, wish.demand));
         let due = self.due.range(..before).map(|(turn, demand)| (*turn, *demand));
         let is_claimant = |(turn, demand): &(Turn, u32)| *turn < before && self.serves(number, *demand);
         let mut claimants: Vec<_> = waiting.chain(due).filter(is_claimant).collect();

@@ -6,14 +6,16 @@
 //! for each column which of its blocks have an item with it, so that one word passes over 4,096 items. An item
 //! keeps its place in its block for as long as its key stays, so that changing what it can do is flipping a few bits.
 //!
-//! Searches that have something in common note which blocks have nothing of it, and pass those over until an item
-//! there gets better: what was sold out stays unread.
+//! Searches that have something in common note which pages and tiles (eight blocks) have nothing of it, and pass those
+//! over until an item there gets better that may have it: what was sold out stays unread.
 //!
 //! With *n* items and *k* columns: to change one costs O(log *n*) to find it and O(1) for each column that turns; to insert or
 //! remove one O(log *n* + *k*), and now and then the O(64 *k*) of rearranging two blocks. A search costs a word for each
 //! page, then a word for each block that may have something, then the items that have all columns.
 
 use std::fmt;
+
+use super::columns::{Columns, Notes, Wanted, bit, bits, low_bits};
 
 /// Items of a block and blocks of a page.
 const WORD: usize = 64;
@@ -34,8 +36,6 @@ pub(super) trait Item: Copy + fmt::Debug {
     type Bounds: Bounds;
     /// How many columns there are, less than [`Columns`] has bits.
     const COLUMNS: usize;
-    /// How many different things many searches may have in common.
-    const NOTES: usize;
 
     /// Its number, by which it is found in its block.
     fn id(&self) -> u32;
@@ -47,207 +47,26 @@ pub(super) trait Item: Copy + fmt::Debug {
     fn bounds(&self) -> Self::Bounds;
 }
 
-/// Bounds on a set of items. They hold, but need not be the tightest: items that leave do not tighten them.
+/// Bounds on a set of items. They hold, but need not be the tightest: what leaves tightens those of its block where it
+/// stood at their edge, and no others.
 pub(super) trait Bounds: Copy + fmt::Debug {
+    /// Whether those without an item, whose own are `item`, are to be found anew.
+    fn is_edge(&self, item: &Self) -> bool;
     /// Widens the bounds so that they hold for those of `other` too.
     fn join(&mut self, other: &Self);
 }
 
-/// A set of columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Columns([u64; 3]);
-
-impl Columns {
-    /// With those of `first..end` too.
-    #[must_use]
-    pub(super) fn with(mut self, first: usize, end: usize) -> Self {
-        for (at, word) in self.0.iter_mut().enumerate() {
-            let start = at.saturating_mul(WORD);
-            let (from, to) = (first.saturating_sub(start).min(WORD), end.saturating_sub(start).min(WORD));
-            *word |= low_bits(to) & !low_bits(from);
-        }
-        self
-    }
-
-    /// All of either.
-    pub(super) fn and(self, other: Self) -> Self {
-        let [a, b, c] = self.0;
-        let [d, e, f] = other.0;
-        Self([a | d, b | e, c | f])
-    }
-
-    /// Those that are in one set and not in the other.
-    fn difference(self, other: Self) -> Self {
-        let [a, b, c] = self.0;
-        let [d, e, f] = other.0;
-        Self([a ^ d, b ^ e, c ^ f])
-    }
-
-    fn iter(self) -> impl Iterator<Item = usize> {
-        let starts = [0, WORD, WORD.saturating_mul(2)];
-        self.0.into_iter().zip(starts).flat_map(|(word, start)| bits(word).map(move |bit| start.saturating_add(bit)))
-    }
-}
-
-/// The lowest `count` bits.
-fn low_bits(count: usize) -> u64 {
-    u32::try_from(count).ok().and_then(|count| 1_u64.checked_shl(count)).map_or(u64::MAX, |bit| bit.wrapping_sub(1))
-}
-
-/// The blocks of a tile that have no bit, as bits of a page.
-fn empty_ones(words: &[u64; TILE], tile: usize) -> u64 {
-    let start = tile.saturating_mul(TILE);
-    let empty = words.iter().enumerate().filter(|(_, word)| **word == 0);
-    empty.fold(0, |empty, (at, _)| empty | bit(start.saturating_add(at)))
+/// Bounds on everything that some bounds hold for.
+fn joined<B: Bounds>(bounds: impl Iterator<Item = B>) -> Option<B> {
+    bounds.reduce(|mut all, other| {
+        all.join(&other);
+        all
+    })
 }
 
 /// The columns of an item, that of being there too.
 fn columns_of<T: Item>(item: &T) -> Columns {
     item.columns().with(T::COLUMNS, T::COLUMNS.saturating_add(1))
-}
-
-fn bit(at: usize) -> u64 {
-    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or_default()
-}
-
-/// Places of the bits that are set, from the lowest.
-fn bits(mut word: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let at = word.trailing_zeros();
-        word &= word.wrapping_sub(1);
-        (at < u64::BITS).then_some(at as usize)
-    })
-}
-
-/// A number as three digits, of which an index holds each by columns of its own: "at least 1", "at least 2" and so on (range
-/// encoding: Chan and Ioannidis, "Bitmap index design and evaluation", 1998). Comparing reads five words at the
-/// most, and two where the number is round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Digits([usize; 3]);
-
-impl Digits {
-    /// The highest of each.
-    const HIGHEST: Self = Self([13, 7, 7]);
-    /// Columns of a number.
-    pub(super) const COLUMNS: usize = 13 + 7 + 7;
-
-    /// Those of a number; of all that have too many, the highest.
-    pub(super) fn of(number: u64) -> Self {
-        let digit = |shift: u32| usize::try_from(number.checked_shr(shift).unwrap_or_default()).unwrap_or(usize::MAX);
-        Self([digit(6), digit(3) & 7, digit(0) & 7]).min(Self::HIGHEST)
-    }
-
-    /// The other way round: the larger a number, the smaller its reverse.
-    pub(super) fn reversed(self) -> Self {
-        let mut reversed = Self::HIGHEST;
-        reversed.0.iter_mut().zip(self.0).for_each(|(digit, own)| *digit = digit.saturating_sub(own));
-        reversed
-    }
-
-    /// The columns of a number with these digits, the first of which is `first`.
-    pub(super) fn columns(self, first: usize) -> Columns {
-        let mut start = first;
-        self.0.into_iter().zip(Self::HIGHEST.0).fold(Columns::default(), |columns, (digit, highest)| {
-            let columns = columns.with(start, start.saturating_add(digit));
-            start = start.saturating_add(highest);
-            columns
-        })
-    }
-
-    /// How to find what is not less, where the columns of the number begin with `first`.
-    fn at_least(self, first: usize) -> Comparison {
-        let mut comparison = Comparison::default();
-        let mut end = first.saturating_add(Self::COLUMNS);
-        let mut is_bare = true;
-        let digits = self.0.into_iter().zip(Self::HIGHEST.0).rev();
-        for ((digit, highest), place) in digits.zip(&mut comparison.0) {
-            end = end.saturating_sub(highest);
-            place.0 = digit.checked_sub(1).map(|at| end.saturating_add(at));
-            // Where nothing is asked of the digits behind, those above are among the same.
-            place.1 = (!is_bare && digit < highest).then(|| end.saturating_add(digit));
-            is_bare &= digit == 0;
-        }
-        comparison
-    }
-}
-
-/// For each digit, from the last one: the column of those that are not less in it, and of those that are more.
-#[derive(Debug, Clone, Copy, Default)]
-struct Comparison([(Option<usize>, Option<usize>); 3]);
-
-/// Numbers that are not less, all of some columns, and of others, where there are any, at least one.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Group {
-    numbers: Vec<Comparison>,
-    all: Vec<usize>,
-    any: Vec<usize>,
-}
-
-impl Group {
-    /// A number of at least so much, the first column of which is `first`.
-    pub(super) fn at_least(&mut self, first: usize, digits: Digits) {
-        if digits != Digits::default() {
-            self.numbers.push(digits.at_least(first));
-        }
-    }
-
-    /// A column.
-    pub(super) fn all(&mut self, column: usize) {
-        self.all.push(column);
-    }
-
-    /// One of several columns.
-    pub(super) fn any(&mut self, column: usize) {
-        if !self.any.contains(&column) {
-            self.any.push(column);
-        }
-    }
-
-    /// The bits of `start` that have all of this, where `words` gives those that have a column. With `N` words it takes `N`
-    /// blocks at a time, which costs little more than one.
-    fn found<'a, const N: usize>(&self, start: [u64; N], words: impl Fn(usize) -> &'a [u64; N]) -> [u64; N] {
-        let mut found = start;
-        for Comparison(digits) in &self.numbers {
-            if found == [0; N] {
-                return found;
-            }
-            let mut rest = [u64::MAX; N];
-            for (same, above) in digits {
-                same.iter().for_each(|column| and(&mut rest, words(*column)));
-                above.iter().for_each(|column| or(&mut rest, words(*column)));
-            }
-            and(&mut found, &rest);
-        }
-        for column in &self.all {
-            and(&mut found, words(*column));
-        }
-        if let Some((first, others)) = self.any.split_first() {
-            let mut any = *words(*first);
-            others.iter().for_each(|column| or(&mut any, words(*column)));
-            and(&mut found, &any);
-        }
-        found
-    }
-}
-
-/// What a search asks for.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Wanted {
-    /// What many searches have in common.
-    pub(super) common: Group,
-    /// The number of that, below [`Item::NOTES`]: blocks without anything that has it are noted, and passed over until
-    /// something in them gets better.
-    pub(super) note: Option<usize>,
-    /// The rest.
-    pub(super) own: Group,
-}
-
-fn and<const N: usize>(words: &mut [u64; N], others: &[u64; N]) {
-    words.iter_mut().zip(others).for_each(|(word, other)| *word &= other);
-}
-
-fn or<const N: usize>(words: &mut [u64; N], others: &[u64; N]) {
-    words.iter_mut().zip(others).for_each(|(word, other)| *word |= other);
 }
 
 /// What a search does with what lies before it.
@@ -257,8 +76,17 @@ pub(super) enum Step {
     Enter,
     /// Nothing in it will do.
     Skip,
+    /// Look elsewhere first, and here again later.
+    Pause,
     /// Nothing here or behind it will do.
     Stop,
+}
+
+/// How far a search has come: the next page and its next block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Position {
+    page: usize,
+    block: usize,
 }
 
 /// A search: judges blocks and reads items.
@@ -267,8 +95,8 @@ pub(super) trait Visit<T: Item> {
     fn judge(&mut self, first: &T::Key, bounds: &T::Bounds) -> Step;
     /// An item that has all that is wanted.
     fn item(&mut self, item: &T);
-    /// So many blocks are looked at.
-    fn looked(&mut self, blocks: u32);
+    /// A block is looked at.
+    fn looked(&mut self);
 }
 
 /// Up to 64 items, each in a place of its own.
@@ -329,12 +157,13 @@ pub(super) struct Page<T: Item> {
     firsts: Vec<T::Key>,
     blocks: Vec<Block<T>>,
     bounds: Option<T::Bounds>,
-    /// By tile, column and block: which items have it. The last column is that of being there.
+    /// By tile, as many as there are blocks for, then by column and block: which items have it. The last column is that of
+    /// being there.
     words: Vec<[u64; TILE]>,
     /// By column: which blocks have an item with it.
     summary: Vec<u64>,
-    /// By [`Wanted::note`]: which blocks had nothing.
-    notes: Vec<u64>,
+    /// By tile: the notes of which it has nothing.
+    without: Vec<Notes>,
 }
 
 impl<T: Item> Page<T> {
@@ -345,73 +174,110 @@ impl<T: Item> Page<T> {
             firsts: Vec::new(),
             blocks: Vec::new(),
             bounds: None,
-            words: vec![[0; TILE]; Self::COLUMNS.saturating_mul(WORD.div_euclid(TILE))],
+            words: Vec::new(),
             summary: vec![0; Self::COLUMNS],
-            notes: vec![0; T::NOTES],
+            without: Vec::new(),
         }
     }
 
-    /// What is known of its items.
-    pub(super) const fn bounds(&self) -> Option<&T::Bounds> {
-        self.bounds.as_ref()
+    /// Searches it in the order of its blocks, from one on; the items of a block come in no order. Says why it ended before
+    /// the last block, and where.
+    fn search(&mut self, from: usize, wanted: &Wanted, visit: &mut impl Visit<T>) -> Option<(Step, usize)> {
+        let summary = |column: usize| self.summary.get(column).map_or(&[0], std::array::from_ref);
+        let common = wanted.common.found([low_bits(self.blocks.len())], summary);
+        let [blocks] = wanted.own.found(common, summary);
+        let ([common], blocks) = (common, blocks & !low_bits(from));
+        for tile in 0..self.without.len() {
+            let start = tile.saturating_mul(TILE);
+            let in_tile = low_bits(start.saturating_add(TILE)) & !low_bits(start);
+            let is_without = |without: &Notes| wanted.note.is_some_and(|note| without.has(note));
+            let mut ended = None;
+            let is_empty = if common & in_tile == 0 {
+                true
+            } else if blocks & in_tile == 0 || self.without.get(tile).is_some_and(is_without) {
+                false
+            } else {
+                let is_empty;
+                (ended, is_empty) = self.search_tile(tile, blocks & in_tile, wanted, visit);
+                is_empty
+            };
+            if is_empty && let (Some(note), Some(without)) = (wanted.note, self.without.get_mut(tile)) {
+                without.set(note, true);
+            }
+            if ended.is_some() {
+                return ended;
+            }
+        }
+        None
     }
 
-    /// Searches it in the order of its blocks; the items of a block come in no order. `false` when the search is over.
-    pub(super) fn search(&mut self, wanted: &Wanted, visit: &mut impl Visit<T>) -> bool {
-        let summary = |column: usize| self.summary.get(column).map_or(&[0], std::array::from_ref);
-        let noted = wanted.note.and_then(|note| self.notes.get(note)).copied().unwrap_or_default();
-        let start = [low_bits(self.blocks.len()) & !noted];
-        let [blocks] = wanted.own.found(wanted.common.found(start, summary), summary);
-        visit.looked(blocks.count_ones());
-        let mut tile = (usize::MAX, [0; TILE]);
-        let mut without = 0;
-        let mut is_over = false;
+    /// Searches some blocks of a tile. Says why and where it ended, and whether the tile has nothing of what is wanted in
+    /// common.
+    fn search_tile(
+        &self,
+        tile: usize,
+        blocks: u64,
+        wanted: &Wanted,
+        visit: &mut impl Visit<T>,
+    ) -> (Option<(Step, usize)>, bool) {
+        let (mut hits, mut is_empty) = (None, false);
         for at in bits(blocks) {
-            let number = at.div_euclid(TILE);
-            if tile.0 != number {
-                let there = *self.column(number, T::COLUMNS);
-                let common = wanted.common.found(there, |column| self.column(number, column));
-                without |= empty_ones(&common, number);
-                tile = (number, wanted.own.found(common, |column| self.column(number, column)));
-            }
-            let hits = tile.1.get(at.rem_euclid(TILE)).copied().unwrap_or_default();
-            if hits == 0 {
+            visit.looked();
+            let of_block = |hits: &[u64; TILE]| hits.get(at.rem_euclid(TILE)).copied().unwrap_or_default();
+            if hits.as_ref().is_some_and(|hits| of_block(hits) == 0) {
                 continue;
             }
             let (Some(block), Some(first)) = (self.blocks.get(at), self.firsts.get(at)) else { continue };
             match block.bounds.as_ref().map_or(Step::Skip, |bounds| visit.judge(first, bounds)) {
-                Step::Enter => bits(hits).filter_map(|place| block.items.get(place)).for_each(|item| visit.item(item)),
-                Step::Skip => (),
-                Step::Stop => {
-                    is_over = true;
-                    break;
-                }
+                Step::Enter => (),
+                Step::Skip => continue,
+                step => return (Some((step, at)), is_empty),
             }
+            let hits = hits.get_or_insert_with(|| {
+                let common = wanted.common.found(*self.column(tile, T::COLUMNS), |column| self.column(tile, column));
+                is_empty = common.iter().fold(0, |any, word| any | word) == 0;
+                wanted.own.found(common, |column| self.column(tile, column))
+            });
+            bits(of_block(hits)).filter_map(|place| block.items.get(place)).for_each(|item| visit.item(item));
         }
-        if let Some(note) = wanted.note.and_then(|note| self.notes.get_mut(note)) {
-            *note |= without;
-        }
-        !is_over
+        (None, is_empty)
     }
 
-    /// Forgets what was noted of a block.
-    fn forget(&mut self, block: usize) {
-        let others = !bit(block);
-        self.notes.iter_mut().for_each(|note| *note &= others);
+    /// Whether nothing in it has what is noted under a number.
+    fn is_without(&self, note: usize) -> bool {
+        self.without.iter().all(|without| without.has(note))
+    }
+
+    /// Forgets what was noted under some numbers where a block is.
+    fn forget(&mut self, block: usize, notes: &Notes) {
+        if let Some(without) = self.without.get_mut(block.div_euclid(TILE)) {
+            without.remove(notes);
+        }
     }
 
     fn column(&self, tile: usize, column: usize) -> &[u64; TILE] {
         self.words.get(tile.saturating_mul(Self::COLUMNS).saturating_add(column)).unwrap_or(&[0; TILE])
     }
 
-    fn word_mut(&mut self, block: usize, column: usize) -> Option<&mut u64> {
-        let tile = block.div_euclid(TILE).saturating_mul(Self::COLUMNS);
-        self.words.get_mut(tile.saturating_add(column))?.get_mut(block.rem_euclid(TILE))
+    /// The words of the columns of a block.
+    fn words_mut(&mut self, block: usize) -> impl Iterator<Item = &mut u64> {
+        let start = block.div_euclid(TILE).saturating_mul(Self::COLUMNS);
+        let tile = self.words.get_mut(start..start.saturating_add(Self::COLUMNS)).unwrap_or_default();
+        tile.iter_mut().filter_map(move |words| words.get_mut(block.rem_euclid(TILE)))
+    }
+
+    /// Has words for so many blocks, and for not many more.
+    fn fit_words(&mut self, blocks: usize) {
+        let words = blocks.div_ceil(TILE).saturating_mul(Self::COLUMNS);
+        self.words.reserve_exact(words.saturating_sub(self.words.len()));
+        self.words.resize(words, [0; TILE]);
+        self.words.shrink_to_fit();
+        self.without.resize(blocks.div_ceil(TILE), Notes::default());
     }
 
     /// Moves the words of the blocks from `at` on by one block, up or down; what is moved out of the way is lost.
     fn shift(&mut self, at: usize, up: bool) {
-        self.notes.fill(0);
+        self.without.fill(Notes::default());
         for (column, summary) in self.summary.iter_mut().enumerate() {
             let low = *summary & low_bits(at);
             let high = if up { (*summary & !low) << 1 } else { (*summary & !low & !bit(at)) >> 1 };
@@ -438,7 +304,7 @@ impl<T: Item> Page<T> {
         self.firsts.partition_point(|first| first <= key).saturating_sub(1)
     }
 
-    fn insert(&mut self, item: T) {
+    fn insert(&mut self, item: T, notes: Notes) {
         if self.blocks.is_empty() {
             self.add_block(0, vec![item]);
             return;
@@ -454,7 +320,7 @@ impl<T: Item> Page<T> {
             *first = (*first).min(item.key());
         }
         self.widen(&item);
-        self.forget(at);
+        self.forget(at, &notes);
         self.turn(at, place, columns_of(&item));
     }
 
@@ -464,6 +330,9 @@ impl<T: Item> Page<T> {
         let place = block.find(id)?;
         let item = *block.items.get(place)?;
         block.used &= !bit(place);
+        if block.bounds.as_ref().is_some_and(|bounds| bounds.is_edge(&item.bounds())) {
+            block.bounds = joined(block.iter().map(Item::bounds));
+        }
         self.turn(at, place, columns_of(&item));
         match self.size(at) {
             0 => drop(self.take_block(at)),
@@ -473,7 +342,14 @@ impl<T: Item> Page<T> {
         Some(item)
     }
 
-    fn change(&mut self, id: u32, key: &T::Key, change: impl FnOnce(&mut T)) -> Option<()> {
+    /// Changes an item, and gives the notes that it may belie now.
+    fn change(
+        &mut self,
+        id: u32,
+        key: &T::Key,
+        change: impl FnOnce(&mut T),
+        notes: impl FnOnce(&T) -> Notes,
+    ) -> Option<Notes> {
         let at = self.block_of(key);
         let block = self.blocks.get_mut(at)?;
         let place = block.find(id)?;
@@ -484,23 +360,25 @@ impl<T: Item> Page<T> {
         let after = item.columns();
         block.widen(&item);
         self.widen(&item);
-        if after.and(before) != before {
-            self.forget(at);
-        }
         self.turn(at, place, after.difference(before));
-        Some(())
+        if after.and(before) == before {
+            return None;
+        }
+        let notes = notes(&item);
+        self.forget(at, &notes);
+        Some(notes)
     }
 
     /// Turns bits of one item.
     fn turn(&mut self, block: usize, place: usize, columns: Columns) {
         let (item, whole) = (bit(place), bit(block));
+        let start = block.div_euclid(TILE).saturating_mul(Self::COLUMNS);
+        let tile = self.words.get_mut(start..start.saturating_add(Self::COLUMNS)).unwrap_or_default();
         for column in columns.iter() {
-            let Some(word) = self.word_mut(block, column) else { continue };
+            let words = tile.get_mut(column).and_then(|words| words.get_mut(block.rem_euclid(TILE)));
+            let (Some(word), Some(summary)) = (words, self.summary.get_mut(column)) else { continue };
             *word ^= item;
-            let is_there = *word != 0;
-            if let Some(summary) = self.summary.get_mut(column) {
-                *summary = if is_there { *summary | whole } else { *summary & !whole };
-            }
+            *summary = if *word == 0 { *summary & !whole } else { *summary | whole };
         }
     }
 
@@ -563,22 +441,29 @@ impl<T: Item> Page<T> {
         // Their room too: the block may have half as many from now on.
         *block = Block { used: 0, bounds: None, ids: Vec::new(), items: Vec::new() };
         let whole = bit(at);
-        for column in 0..Self::COLUMNS {
-            if let Some(word) = self.word_mut(at, column) {
-                *word = 0;
-            }
-        }
+        self.words_mut(at).for_each(|word| *word = 0);
         self.summary.iter_mut().for_each(|summary| *summary &= !whole);
         items
     }
 
     /// Puts items into a block that is empty.
     fn fill(&mut self, at: usize, items: &[T]) {
-        self.forget(at);
+        self.forget(at, &Notes::ALL);
         let Some(block) = self.blocks.get_mut(at) else { return };
-        let places: Vec<usize> = items.iter().map(|item| block.put(*item)).collect();
-        for (item, place) in items.iter().zip(places) {
-            self.turn(at, place, columns_of(item));
+        // All columns together, since each lies in another line of the processor's cache.
+        let mut filled = [0_u64; Columns::MOST];
+        for item in items {
+            let item_bit = bit(block.put(*item));
+            for column in columns_of(item).iter() {
+                if let Some(word) = filled.get_mut(column) {
+                    *word |= item_bit;
+                }
+            }
+        }
+        self.words_mut(at).zip(filled).for_each(|(word, filled)| *word = filled);
+        let whole = bit(at);
+        for (summary, _) in self.summary.iter_mut().zip(filled).filter(|(_, word)| *word != 0) {
+            *summary |= whole;
         }
     }
 
@@ -587,6 +472,7 @@ impl<T: Item> Page<T> {
         let at = at.min(self.blocks.len());
         let first = items.iter().map(Item::key).min().or_else(|| self.firsts.get(at.saturating_sub(1)).copied());
         let Some(first) = first else { return };
+        self.fit_words(self.blocks.len().saturating_add(1));
         if at < self.blocks.len() {
             self.shift(at, true);
         }
@@ -606,6 +492,7 @@ impl<T: Item> Page<T> {
         if at < self.blocks.len() {
             self.shift(at, false);
         }
+        self.fit_words(self.blocks.len());
         items
     }
 
@@ -620,14 +507,7 @@ impl<T: Item> Page<T> {
                 *moved = first;
             }
         }
-        let mut bounds: Option<T::Bounds> = None;
-        for block in self.blocks.iter().filter_map(|block| block.bounds.as_ref()) {
-            match &mut bounds {
-                Some(all) => all.join(block),
-                none => *none = Some(*block),
-            }
-        }
-        self.bounds = bounds;
+        self.bounds = joined(self.blocks.iter().filter_map(|block| block.bounds));
     }
 
     fn memory_bytes(&self) -> usize {
@@ -636,9 +516,9 @@ impl<T: Item> Page<T> {
         let blocks = self.blocks.capacity().saturating_mul(size_of::<Block<T>>());
         let firsts = self.firsts.capacity().saturating_mul(size_of::<T::Key>());
         let words = self.words.capacity().saturating_mul(TILE).saturating_add(self.summary.capacity());
-        let words = words.saturating_add(self.notes.capacity());
         let words = words.saturating_mul(size_of::<u64>());
-        items.saturating_add(blocks).saturating_add(firsts).saturating_add(words)
+        let notes = self.without.capacity().saturating_mul(size_of::<Notes>());
+        [blocks, firsts, words, notes].into_iter().fold(items, usize::saturating_add)
     }
 }
 
@@ -648,12 +528,14 @@ pub(super) struct BitmapIndex<T: Item> {
     /// As the first keys of blocks.
     firsts: Vec<T::Key>,
     pages: Vec<Page<T>>,
+    /// By page: the notes of which it has nothing.
+    without: Vec<Notes>,
     len: usize,
 }
 
 impl<T: Item> Default for BitmapIndex<T> {
     fn default() -> Self {
-        Self { firsts: Vec::new(), pages: Vec::new(), len: 0 }
+        Self { firsts: Vec::new(), pages: Vec::new(), without: Vec::new(), len: 0 }
     }
 }
 
@@ -663,26 +545,43 @@ impl<T: Item> BitmapIndex<T> {
         self.len
     }
 
-    /// A key that none of the items of a page and those behind it is below.
-    pub(super) fn first(&self, page: usize) -> Option<&T::Key> {
-        self.firsts.get(page)
+    /// A key that none of the items from a position on is below.
+    pub(super) fn first(&self, at: Position) -> Option<&T::Key> {
+        if at.block == 0 { self.firsts.get(at.page) } else { self.pages.get(at.page)?.firsts.get(at.block) }
     }
 
-    /// A page, with its first key.
-    pub(super) fn page(&mut self, at: usize) -> Option<(&T::Key, &mut Page<T>)> {
-        self.firsts.get(at).zip(self.pages.get_mut(at))
+    /// The first position from `at` on where there may be what is noted under a number.
+    pub(super) fn next(&self, at: Position, note: Option<usize>) -> Option<Position> {
+        let is_without = |page: &Notes| note.is_some_and(|note| page.has(note));
+        let passed = self.without.get(at.page..)?.iter().position(|page| !is_without(page))?;
+        if passed == 0 { Some(at) } else { Some(Position { page: at.page.saturating_add(passed), block: 0 }) }
     }
 
-    /// Pages with their first keys, in order.
-    pub(super) fn pages(&mut self) -> impl Iterator<Item = (&T::Key, &mut Page<T>)> {
-        self.firsts.iter().zip(&mut self.pages)
+    /// Searches a page from a position on, and says where to go on; nowhere when the search is over.
+    pub(super) fn search(&mut self, at: Position, wanted: &Wanted, visit: &mut impl Visit<T>) -> Option<Position> {
+        let (first, page) = (self.firsts.get(at.page)?, self.pages.get_mut(at.page)?);
+        let ended = match page.bounds.as_ref().map_or(Step::Skip, |bounds| visit.judge(first, bounds)) {
+            Step::Enter => {
+                let ended = page.search(at.block, wanted, visit);
+                if let (Some(note), Some(without)) = (wanted.note, self.without.get_mut(at.page)) {
+                    without.set(note, page.is_without(note));
+                }
+                ended
+            }
+            Step::Skip => None,
+            step => Some((step, at.block)),
+        };
+        match ended {
+            None => Some(Position { page: at.page.saturating_add(1), block: 0 }),
+            Some((Step::Pause, block)) => Some(Position { block, ..at }),
+            Some(_) => None,
+        }
     }
 
     /// Forgets what was noted under a number.
     pub(super) fn forget(&mut self, note: usize) {
-        for noted in self.pages.iter_mut().filter_map(|page| page.notes.get_mut(note)) {
-            *noted = 0;
-        }
+        let pages = self.pages.iter_mut().flat_map(|page| &mut page.without);
+        pages.chain(&mut self.without).for_each(|without| without.set(note, false));
     }
 
     /// All items, in the order of their blocks.
@@ -691,7 +590,8 @@ impl<T: Item> BitmapIndex<T> {
         self.pages.iter().flat_map(|page| page.blocks.iter().flat_map(Block::iter))
     }
 
-    pub(super) fn insert(&mut self, item: T) {
+    /// Puts an item in, which may belie some notes.
+    pub(super) fn insert(&mut self, item: T, notes: Notes) {
         self.len = self.len.saturating_add(1);
         let mut at = self.page_of(&item.key());
         if self.pages.get(at).is_some_and(|page| page.blocks.len() >= WORD) {
@@ -701,14 +601,22 @@ impl<T: Item> BitmapIndex<T> {
         match (self.pages.get_mut(at), self.firsts.get_mut(at)) {
             (Some(page), Some(first)) => {
                 *first = (*first).min(item.key());
-                page.insert(item);
+                page.insert(item, notes);
+                self.belie(at, notes);
             }
             _ => {
                 let mut page = Page::new();
-                page.insert(item);
+                page.insert(item, notes);
                 self.pages.push(page);
                 self.firsts.push(item.key());
+                self.without.push(Notes::default());
             }
+        }
+    }
+
+    fn belie(&mut self, page: usize, notes: Notes) {
+        if let Some(without) = self.without.get_mut(page) {
+            without.remove(&notes);
         }
     }
 
@@ -726,17 +634,23 @@ impl<T: Item> BitmapIndex<T> {
         Some(removed)
     }
 
-    /// Changes the item with this number and key, which stays as it is.
-    pub(super) fn change(&mut self, id: u32, key: &T::Key, change: impl FnOnce(&mut T)) {
+    /// Changes the item with this number and key, which stays as it is; `notes` says which of them it may then belie.
+    pub(super) fn change(
+        &mut self,
+        id: u32,
+        key: &T::Key,
+        change: impl FnOnce(&mut T),
+        notes: impl FnOnce(&T) -> Notes,
+    ) {
         let at = self.page_of(key);
-        if let Some(page) = self.pages.get_mut(at) {
-            page.change(id, key, change);
+        if let Some(notes) = self.pages.get_mut(at).and_then(|page| page.change(id, key, change, notes)) {
+            self.belie(at, notes);
         }
     }
 
     /// Bytes that the index has allocated.
     pub(super) fn memory_bytes(&self) -> usize {
-        let page = size_of::<Page<T>>().saturating_add(size_of::<T::Key>());
+        let page = size_of::<Page<T>>().saturating_add(size_of::<T::Key>()).saturating_add(size_of::<Notes>());
         let own = self.pages.capacity().saturating_mul(page);
         self.pages.iter().map(Page::memory_bytes).fold(own, usize::saturating_add)
     }
@@ -753,6 +667,7 @@ impl<T: Item> BitmapIndex<T> {
         let after = at.saturating_add(1);
         self.firsts.insert(after, first);
         self.pages.insert(after, right);
+        self.without.insert(after, self.without.get(at).copied().unwrap_or_default());
     }
 
     /// Puts a page with few blocks together with a neighbour, where that leaves room.
@@ -765,6 +680,8 @@ impl<T: Item> BitmapIndex<T> {
             return;
         }
         self.firsts.remove(right);
+        self.without.remove(right);
+        self.belie(left, Notes::ALL);
         let mut moved = self.pages.remove(right);
         if let Some(page) = self.pages.get_mut(left) {
             moved.move_blocks(0, page);
@@ -776,6 +693,7 @@ impl<T: Item> BitmapIndex<T> {
         if at < self.pages.len() && self.pages.len() > 1 {
             self.pages.remove(at);
             self.firsts.remove(at);
+            self.without.remove(at);
         }
     }
 }

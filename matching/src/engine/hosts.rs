@@ -4,8 +4,9 @@ use common::{ids::Address, money::Atoms};
 
 use super::{
     Engine,
+    calls::Among,
     search::{Market, Query, Search},
-    supplies::{Entry, Supplies},
+    supplies::Supplies,
     tables::{Account, SupplySlot, Table},
 };
 use crate::{
@@ -64,7 +65,7 @@ impl<'a> Finder<'a> {
     }
 
     /// The cheapest hosts, as [`crate::scan::place`] finds them, at most as many as are wanted.
-    pub(super) fn hosts(&mut self, seeker: &Seeker<'_>) -> Placed {
+    pub(super) fn hosts(&mut self, seeker: &Seeker<'_>, among: &Among) -> Placed {
         let demand = seeker.demand;
         let term = feasible::remaining_under(self.conditions, seeker.placement, demand);
         let Some((purse, most)) = seeker.means(term) else { return Placed { lacks_funds: true, ..Placed::default() } };
@@ -77,10 +78,10 @@ impl<'a> Finder<'a> {
         let cost = |ask: u64| feasible::cost_at(self.conditions, Atoms::new(ask).ok()?, term, demand);
         let own_may = |ask: u64| cost(ask).is_some_and(|cost| purse.pays_bond_too(cost));
         let market = self.market();
-        let found = if offer.allow.is_empty() {
-            self.search.run(self.index, market, &query, own_may)
-        } else {
-            self.search.run_among(market, &query, own_may, self.allowed(demand))
+        let found = match among {
+            _ if !offer.allow.is_empty() => self.search.run_among(market, &query, own_may, self.allowed(demand)),
+            Among::All => self.search.run(self.index, market, &query, own_may),
+            Among::These(supplies) => self.search.run_among(market, &query, own_may, supplies.iter().copied()),
         };
         let lacks_funds = !demand.unlimited_funds && most < offer.max_price_per_epoch.get();
         let mut placed = Placed { fills: Vec::new(), lacks_funds };
@@ -110,13 +111,11 @@ impl<'a> Finder<'a> {
         seeker.hosts.iter().copied().chain(denied).collect()
     }
 
-    /// Entries of the providers that a demand allows.
-    pub(super) fn allowed<'d>(&self, demand: &'d Demand) -> impl Iterator<Item = Entry> + use<'a, 'd> {
-        let (accounts, supplies) = (self.accounts, self.supplies);
+    /// The supplies of the providers that a demand allows.
+    pub(super) fn allowed<'d>(&self, demand: &'d Demand) -> impl Iterator<Item = u32> + use<'a, 'd> {
+        let accounts = self.accounts;
         let providers = demand.offer.allow.iter().filter_map(|address| accounts.get(accounts.find(*address)?));
-        let numbers = providers.flat_map(|account| account.supplies.iter().copied());
-        let active = numbers.filter_map(|number| Some((number, supplies.get(number).filter(|slot| slot.active)?)));
-        active.map(|(number, slot)| slot.entry(number))
+        providers.flat_map(|account| account.supplies.iter().copied())
     }
 }
 
@@ -160,7 +159,7 @@ impl Engine {
     /// The cheapest hosts for a demand that is not blocked, at most so many; the minimum is not looked at.
     pub(crate) fn probe(&mut self, demand: &Demand, situation: &Situation, wanted: usize) -> Placed {
         self.with_balance(situation, |engine| {
-            let placed = engine.finder().hosts(&situation.seeker(demand, wanted));
+            let placed = engine.finder().hosts(&situation.seeker(demand, wanted), &Among::All);
             engine.restate();
             placed
         })

@@ -1,10 +1,10 @@
 //! The largest size or the longest term that so many hosts have, with everything else as a demand wants it: one pass over
 //! the index, in which what is wanted grows with what was found.
 
-use common::{region::Region, resources::Resources};
+use common::resources::Resources;
 
 use super::{
-    bitmap::{Step, Visit},
+    bitmap::{Position, Step, Visit},
     hosts::{Finder, Seeker},
     search::{Market, Query, ask},
     supplies::{self, Entry, EntryKey, Floor, List},
@@ -61,9 +61,8 @@ struct Largest<'a> {
     asked: (Resources, u32),
     /// Whether to go on after [`STEPS`] until there are enough hosts.
     patient: bool,
-    regions: &'a [Region],
     /// What a host must have to count: one more than the last of the best has.
-    query: Query,
+    query: Query<'a>,
     /// Providers with what they have, the largest first, at most as many as are wanted.
     best: Vec<(u32, u32)>,
     /// Weight of the list that is read, and the highest price in it of which something may be below the limit.
@@ -88,13 +87,14 @@ impl Finder<'_> {
         query.limit = most.min(offer.max_price_per_epoch.get());
         query.wanted = seeker.wanted;
         query.excluded = self.excluded(seeker);
-        let (market, regions, best) = (self.market(), offer.regions.as_slice(), Vec::new());
+        let (market, best) = (self.market(), Vec::new());
         let (weight, highest, looked, read) = (0, 0, 0, 0);
-        let mut look = Largest { market, part, asked, patient, regions, query, best, weight, highest, looked, read };
+        let mut look = Largest { market, part, asked, patient, query, best, weight, highest, looked, read };
         if offer.allow.is_empty() {
             look.read_lists(self.index);
         } else {
-            self.allowed(demand).for_each(|entry| look.item(&entry));
+            let slots = self.allowed(demand).filter_map(|number| Some((number, self.supplies.get(number)?)));
+            slots.filter(|(_, slot)| slot.active).for_each(|(number, slot)| look.item(&slot.entry(number)));
         }
         self.search.note_work(look.looked, look.read);
         let last = look.best.len().checked_sub(1).filter(|_| look.best.len() >= seeker.wanted)?;
@@ -103,31 +103,25 @@ impl Finder<'_> {
 }
 
 impl Largest<'_> {
-    /// The first pages of all lists come first: what is cheap says soonest how much can be had.
     fn read_lists(&mut self, index: &mut supplies::Supplies) {
-        let mut reading: Vec<usize> = (0..index.lists().len()).collect();
-        let mut page = 0;
-        while !reading.is_empty() {
-            reading.retain(|at| !self.is_over() && index.list(*at).is_some_and(|list| self.read_page(list, page)));
-            page = page.saturating_add(1);
+        let numbers: Vec<usize> = index.lists_within(self.query.regions()).map(|(at, _)| at).collect();
+        for list in numbers {
+            if let Some(list) = index.list(list) {
+                self.read_list(list);
+            }
         }
     }
 
-    fn read_page(&mut self, list: &mut List, page: usize) -> bool {
-        self.want_more();
-        self.weight = list.weight(self.query.size);
-        self.highest = supplies::highest_price(self.query.limit, self.weight);
-        let Some((first, page)) = list.entries.page(page) else { return false };
-        match page.bounds().map_or(Step::Skip, |bounds| self.judge(first, bounds)) {
-            Step::Enter => {
-                // Reading changes what is wanted only for the next page.
-                let columns = std::mem::take(&mut self.query.columns);
-                let goes_on = page.search(&columns, self);
-                self.query.columns = columns;
-                goes_on
-            }
-            Step::Skip => true,
-            Step::Stop => false,
+    /// Pauses whenever more is wanted than before.
+    fn read_list(&mut self, list: &mut List) {
+        let mut position = Some(Position::default());
+        while let Some(at) = position.filter(|_| !self.is_over()) {
+            self.want_more();
+            self.weight = list.weight(self.query.size);
+            self.highest = supplies::highest_price(self.query.limit, self.weight);
+            let columns = std::mem::take(&mut self.query.columns);
+            position = list.entries.search(at, &columns, self);
+            self.query.columns = columns;
         }
     }
 
@@ -151,7 +145,7 @@ impl Largest<'_> {
             return;
         }
         let (size, term) = self.part.set((self.query.size, self.query.term), least);
-        self.query.ask_for(size, term, self.regions);
+        self.query.ask_for(size, term);
     }
 
     /// The most of it that the provider has and the developer can pay.
@@ -182,8 +176,11 @@ impl Largest<'_> {
 
 impl Visit<Entry> for Largest<'_> {
     fn judge(&mut self, first: &EntryKey, floor: &Floor) -> Step {
-        if first.price > self.highest {
+        if first.price > self.highest || self.is_over() {
             return Step::Stop;
+        }
+        if self.least() != self.part.of((self.query.size, self.query.term)) {
+            return Step::Pause;
         }
         let least = ask(floor.per_vcpu, floor.per_gib, self.query.size);
         let is_out = |provider| self.query.excluded.contains(&provider);
@@ -210,7 +207,7 @@ impl Visit<Entry> for Largest<'_> {
         self.best.truncate(self.query.wanted);
     }
 
-    fn looked(&mut self, blocks: u32) {
-        self.looked = self.looked.saturating_add(u64::from(blocks));
+    fn looked(&mut self) {
+        self.looked = self.looked.saturating_add(1);
     }
 }

@@ -6,22 +6,28 @@
 //! - A demand is *due* when it is new, when something of its own changed, or when its developer has more money and it
 //!   lacked some. After a look in vain it *waits*.
 //! - A supply that is new, has more room or can pay a larger bond *calls* the waiting demands that it fits. In order of
-//!   service, each of them is looked at when as many providers have called as it lacked hosts, and still fit.
+//!   service, each of them is looked at when as many providers have called as it lacked hosts, and still fit. A few are
+//!   named at a time, for who comes first takes what there is. A demand that had found nobody looks for hosts among those
+//!   that called alone.
 //! - Anything else only takes away, and what takes away never makes a match: fewer hosts and less money place no more
 //!   replicas. One case breaks that: a developer that hosts itself pays lock and bond of one balance, so that its own offer,
 //!   when it is gone, may leave room for two others. Such a demand is due after every change of its account and offers.
 //! - The end of a term comes nearer with each epoch, which shortens what has to be hosted and paid ahead: demands with a
 //!   part of their replicas placed are due in every epoch.
 //!
-//! Layout: `supplies` holds the supplies and `open_demands` the waiting demands, both in a `bitmap` index by the columns of
-//! `places`; `search` finds hosts, `hosts` those that a developer can pay, `largest` how much of something could be had;
-//! `sample` is a small image of all supplies; `tables` gives numbers to everything; `changes` takes the facts, `books`
-//! enters matches and takes them back, `diff` reads snapshots, `ask` answers questions; this file plans.
+//! Layout: `supplies` holds the supplies and `open_demands` the waiting demands, both in a `bitmap` index by `columns`, of
+//! which `places` makes those of both sides; `shapes` knows what is asked for most, so that what is sold out is noted;
+//! `search` finds hosts, `hosts` those that a developer can pay, `largest` how much of something could be had; `calls` are
+//! those that a supply calls; `sample` is a small image of all supplies; `tables` gives numbers to everything; `changes`
+//! takes the facts, `books` enters matches and takes them back, `diff` reads snapshots, `ask` answers questions; this
+//! file plans.
 
 mod ask;
 mod bitmap;
 mod books;
+mod calls;
 mod changes;
+mod columns;
 mod diff;
 mod hosts;
 mod largest;
@@ -29,6 +35,7 @@ mod open_demands;
 mod places;
 mod sample;
 mod search;
+mod shapes;
 mod supplies;
 mod tables;
 
@@ -45,17 +52,17 @@ use common::{
 };
 
 pub use self::search::Work;
-pub(crate) use self::{hosts::Situation, largest::Part};
 use self::{
+    calls::{Among, Callers},
     hosts::{Finder, Placed, Seeker},
-    open_demands::{OpenDemands, Turn, Wish},
+    open_demands::{OpenDemands, Turn},
     sample::Sample,
     search::Search,
-    supplies::{Entry, Supplies},
+    supplies::Supplies,
     tables::{Account, DemandSlot, SupplySlot, Table},
 };
+pub(crate) use self::{hosts::Situation, largest::Part};
 use crate::{
-    feasible,
     ledger::FillCost,
     snapshot::{Conditions, Demand, Supply},
 };
@@ -126,18 +133,6 @@ pub struct Engine {
     sample: Sample,
 }
 
-/// A supply that could serve a waiting demand.
-#[derive(Debug, Clone, Copy)]
-struct Call {
-    turn: Turn,
-    supply: u32,
-    demand: u32,
-    /// Number of the supply's account.
-    provider: u32,
-    /// Of a replica.
-    size: Resources,
-}
-
 impl Engine {
     /// An empty market under these conditions.
     pub fn new(conditions: Conditions) -> Self {
@@ -204,107 +199,41 @@ impl Engine {
         if self.paused {
             return plan;
         }
-        let mut room = max_fills;
-        let calls = self.calls();
-        let (mut calls, mut last) = (calls.as_slice(), None);
-        while let Some((turn, number, is_due)) = self.next_due(last, calls) {
+        let (mut room, mut last) = (max_fills, None);
+        let mut callers = self.callers();
+        while let Some((turn, number, is_due)) = self.next_due(last, &callers) {
             last = Some(turn);
-            let (callers, others) = calls.split_at(calls.partition_point(|call| call.turn <= turn));
-            calls = others;
-            if !is_due && !self.is_worth_a_look(number, callers) {
-                continue;
+            callers.begin(turn);
+            let among = if is_due { Some(Among::All) } else { self.among_callers(number, &callers) };
+            if let Some(among) = among {
+                let placed = self.place(number, &among);
+                if !self.is_enough(number, placed.fills.len()) {
+                    self.wait(number, placed);
+                } else if let Some(left) = room.checked_sub(placed.fills.len()) {
+                    room = left;
+                    plan.matches.extend(self.enter(number, &placed.fills));
+                } else {
+                    plan.budget_exhausted = true;
+                    self.wake(number);
+                    self.better = callers.unanswered().map(|supply| (supply, Some(turn))).collect();
+                    break;
+                }
             }
-            let placed = self.place(number);
-            if !self.is_enough(number, placed.fills.len()) {
-                self.wait(number, placed);
-            } else if let Some(left) = room.checked_sub(placed.fills.len()) {
-                room = left;
-                plan.matches.extend(self.enter(number, &placed.fills));
-            } else {
-                plan.budget_exhausted = true;
-                self.wake(number);
-                let unanswered = callers.iter().chain(calls);
-                self.better = unanswered.map(|call| (call.supply, Some(turn))).collect();
-                break;
-            }
+            self.call_next(&mut callers, turn);
         }
         self.standing.extend(plan.matches.iter().cloned());
         plan
     }
 
     /// The demand that comes next in order of service, of those due and those called, and whether it is due.
-    fn next_due(&self, last: Option<Turn>, calls: &[Call]) -> Option<(Turn, u32, bool)> {
+    fn next_due(&self, last: Option<Turn>, callers: &Callers) -> Option<(Turn, u32, bool)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let due = self.due.range((last.map_or(Unbounded, Excluded), Unbounded)).next();
-        match (due, calls.first()) {
-            (Some((turn, _)), Some(call)) if call.turn < *turn => Some((call.turn, call.demand, false)),
+        match (due, callers.next()) {
+            (Some((turn, _)), Some((called, demand))) if called < *turn => Some((called, demand, false)),
             (Some((turn, number)), _) => Some((*turn, *number, true)),
-            (None, call) => call.map(|call| (call.turn, call.demand, false)),
+            (None, called) => called.map(|(turn, demand)| (turn, demand, false)),
         }
-    }
-
-    /// Whether so many providers have become better since the demand was looked at that they may be the hosts that it
-    /// lacked: a provider adds one host at the most, and none where it was found already, unless its lower price leaves
-    /// money for others.
-    fn is_worth_a_look(&mut self, demand: u32, callers: &[Call]) -> bool {
-        // Most calls end here: who was taken by somebody before calls again when it is better.
-        let has_room = |call: &&Call| self.supplies.get(call.supply).is_some_and(|slot| slot.has_room_for(call.size));
-        let mut callers = callers.iter().filter(has_room).peekable();
-        if callers.peek().is_none() {
-            return false;
-        }
-        let Some(slot) = self.demands.get_mut(demand) else { return false };
-        if slot.lacks_funds {
-            return true;
-        }
-        let new = callers.filter(|call| !slot.found.contains(&call.provider));
-        slot.helpers.extend(new.map(|call| (call.provider, call.supply)));
-        if slot.helpers.len() < slot.missing {
-            return false;
-        }
-        // Some that called have been taken since; they will call again when they are better.
-        let mut helpers = std::mem::take(&mut slot.helpers);
-        helpers.sort_unstable();
-        helpers.dedup();
-        helpers.retain(|(_, supply)| self.serves(*supply, demand));
-        let providers = helpers.chunk_by(|(left, _), (right, _)| left == right).count();
-        self.demands.get_mut(demand).is_none_or(|slot| {
-            slot.helpers = helpers;
-            providers >= slot.missing
-        })
-    }
-
-    /// Whether the supply could host the demand, its developer's money apart.
-    fn serves(&self, supply: u32, demand: u32) -> bool {
-        let Some(slot) = self.supplies.get(supply).filter(|slot| slot.active) else { return false };
-        let Some(wanted) = self.demands.get(demand) else { return false };
-        let Some(terms) = wanted.terms.as_deref() else { return false };
-        let term = feasible::remaining_under(&self.conditions, wanted.placement, terms);
-        let offer = &slot.terms.offer;
-        Wish::new(terms, demand, term).fits(&self.entry(supply, slot), offer.features.0, offer.prices)
-            && may_host(slot, wanted)
-    }
-
-    /// The entry of a supply, with what its provider affords now.
-    fn entry(&self, number: u32, slot: &SupplySlot) -> Entry {
-        Entry { affordable: self.affordable_by(slot.provider), ..slot.entry(number) }
-    }
-
-    /// The waiting demands that supplies which have become better could serve, in order of service.
-    fn calls(&mut self) -> Vec<Call> {
-        let better = std::mem::take(&mut self.better);
-        let mut waiting = std::mem::take(&mut self.waiting);
-        let mut calls = Vec::new();
-        for (supply, after) in better {
-            let Some(slot) = self.supplies.get(supply).filter(|slot| slot.active) else { continue };
-            let (offer, provider) = (&slot.terms.offer, slot.provider);
-            let served = waiting.served(&self.entry(supply, slot), (offer.features.0, offer.prices), after);
-            let call = |wish: Wish| Call { turn: wish.turn, supply, demand: wish.demand, provider, size: wish.size };
-            calls.extend(served.into_iter().map(call));
-        }
-        self.waiting = waiting;
-        calls.sort_unstable_by_key(|call| (call.turn, call.supply));
-        calls
     }
 
     /// Whether so many new hosts are something, and enough to start with.
@@ -315,7 +244,7 @@ impl Engine {
     }
 
     /// The cheapest hosts for all missing replicas, or as many as there are, as [`crate::scan::place`] finds them.
-    fn place(&mut self, number: u32) -> Placed {
+    fn place(&mut self, number: u32, among: &Among) -> Placed {
         let Some(slot) = self.demands.get(number) else { return Placed::default() };
         let Some(demand) = slot.terms.as_deref() else { return Placed::default() };
         let seeker = Seeker {
@@ -334,7 +263,7 @@ impl Engine {
             index: &mut self.index,
             search: &mut self.search,
         };
-        let placed = finder.hosts(&seeker);
+        let placed = finder.hosts(&seeker, among);
         self.restate();
         placed
     }
@@ -342,14 +271,4 @@ impl Engine {
     fn affordable_by(&self, account: u32) -> u64 {
         self.affordable.get(account as usize).copied().unwrap_or_default()
     }
-}
-
-/// Whether the demand's regions and lists let the supply host it, and its provider has not hosted it before.
-fn may_host(supply: &SupplySlot, demand: &DemandSlot) -> bool {
-    let Some(terms) = &demand.terms else { return false };
-    let (wanted, offered) = (&terms.offer, &supply.terms.offer);
-    (wanted.regions.is_empty() || wanted.regions.iter().any(|region| region.contains(offered.region)))
-        && (wanted.allow.is_empty() || wanted.allow.contains(&offered.provider))
-        && !wanted.deny.contains(&offered.provider)
-        && demand.hosts.binary_search(&supply.provider).is_err()
 }

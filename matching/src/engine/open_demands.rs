@@ -3,15 +3,17 @@
 //! They are in the order of the highest prices that they pay: what a supply asks of them is then at the
 //! beginning.
 
+use std::cmp::Reverse;
+
 use common::{
     ids::OfferHash,
-    region::Region,
     resources::{Prices, Resources},
     state::Place,
 };
 
 use super::{
-    bitmap::{BitmapIndex, Bounds, Columns, Digits, Group, Item, Step, Visit, Wanted},
+    bitmap::{BitmapIndex, Bounds, Item, Position, Step, Visit},
+    columns::{Columns, Digits, Group, Notes, Wanted},
     places::{self, CONTINENT_COLUMNS, COUNTRY_COLUMNS, CPU, FEATURES, MEMORY, TERM, cpu, joint},
     supplies::Entry,
 };
@@ -79,11 +81,12 @@ impl Wish {
             term,
             max_price,
             limit: price_limit(size, max_price),
-            places: columns_within(&demand.offer.regions),
+            places: places::columns_within(&demand.offer.regions),
         }
     }
 
-    pub(super) fn fits(&self, entry: &Entry, features: u64, prices: Prices) -> bool {
+    pub(super) fn fits(&self, offered: &Offered) -> bool {
+        let Offered { entry, features, prices } = offered;
         self.size.milli_cpu <= entry.milli_cpu
             && self.size.memory_mib <= entry.memory_mib
             && self.term <= entry.term
@@ -92,20 +95,10 @@ impl Wish {
     }
 }
 
-/// The columns of places in these regions, as bits.
-fn columns_within(regions: &[Region]) -> u64 {
-    regions.iter().fold(0, |places, region| places | place_bit(places::column_within(*region)))
-}
-
-fn place_bit(column: usize) -> u64 {
-    u32::try_from(column).ok().and_then(|column| 1_u64.checked_shl(column)).unwrap_or_default()
-}
-
 impl Item for Wish {
     type Key = WishKey;
-    type Bounds = LastTurn;
+    type Bounds = Turns;
     const COLUMNS: usize = PLACE_COLUMNS + CONTINENT_COLUMNS + COUNTRY_COLUMNS;
-    const NOTES: usize = 0;
 
     fn id(&self) -> u32 {
         self.demand
@@ -128,12 +121,12 @@ impl Item for Wish {
             return one(columns, ANYWHERE_COLUMN);
         }
         let places = (0..CONTINENT_COLUMNS.saturating_add(COUNTRY_COLUMNS))
-            .filter(|column| self.places & place_bit(*column) != 0);
+            .filter(|column| self.places & places::place_bit(*column) != 0);
         places.fold(columns, |columns, column| one(columns, PLACE_COLUMNS.saturating_add(column)))
     }
 
-    fn bounds(&self) -> LastTurn {
-        LastTurn(self.turn.place)
+    fn bounds(&self) -> Turns {
+        Turns { first: self.turn.place, last: self.turn.place }
     }
 }
 
@@ -154,13 +147,21 @@ fn wanted(entry: &Entry, lacking: u64) -> Wanted {
     Wanted { common: wanted, ..Wanted::default() }
 }
 
-/// The last place in the order of service of many wishes.
+/// First and last place in the order of service of many wishes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LastTurn(Place);
+pub(super) struct Turns {
+    first: Place,
+    last: Place,
+}
 
-impl Bounds for LastTurn {
+impl Bounds for Turns {
+    fn is_edge(&self, item: &Self) -> bool {
+        self.first == item.first
+    }
+
     fn join(&mut self, other: &Self) {
-        self.0 = self.0.max(other.0);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
     }
 }
 
@@ -179,54 +180,78 @@ impl OpenDemands {
 
     pub(super) fn insert(&mut self, wish: Wish) {
         self.needed |= wish.features;
-        self.wishes.insert(wish);
+        self.wishes.insert(wish, Notes::default());
     }
 
     pub(super) fn remove(&mut self, wish: &Wish) {
         self.wishes.remove(wish.demand, &wish.key());
     }
 
-    /// The demands behind `after` that a supply fits, their developers' money, lists and regions apart.
-    pub(super) fn served(
-        &mut self,
-        entry: &Entry,
-        (features, prices): (u64, Prices),
-        after: Option<Turn>,
-    ) -> Vec<Wish> {
+    /// The first demands behind `after` that a supply fits, their developers' money, lists and regions apart; `most` of
+    /// them, the last one first.
+    pub(super) fn served(&mut self, offered: &Offered, after: Option<Turn>, most: usize) -> Served {
+        let entry = &offered.entry;
         let lesser = entry.per_vcpu.min(entry.per_gib.saturating_mul(8));
         let below = u64::MAX.saturating_sub(lesser);
-        let mut asked = Asked { entry, features, prices, below, after, served: Vec::new() };
-        let wanted = wanted(entry, self.needed & !features);
-        for (first, page) in self.wishes.pages() {
-            let is_over = match page.bounds().map_or(Step::Skip, |turns| asked.judge(first, turns)) {
-                Step::Enter => !page.search(&wanted, &mut asked),
-                Step::Skip => false,
-                Step::Stop => true,
-            };
-            if is_over {
-                break;
-            }
+        let mut asked = Asked { offered, below, after, until: None, most, wishes: Vec::new() };
+        let wanted = wanted(entry, self.needed & !offered.features);
+        let mut position = Position::default();
+        while let Some(next) = self.wishes.search(position, &wanted, &mut asked) {
+            position = next;
         }
-        asked.served
+        asked.cut();
+        let Asked { mut wishes, until, .. } = asked;
+        wishes.sort_unstable_by_key(|wish| Reverse(wish.turn));
+        Served { wishes, is_all: until.is_none() }
     }
+}
+
+/// What a supply offers to waiting demands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offered {
+    pub(super) entry: Entry,
+    pub(super) features: u64,
+    pub(super) prices: Prices,
+}
+
+/// Demands that a supply fits.
+#[derive(Debug)]
+pub(super) struct Served {
+    /// The last one first.
+    pub(super) wishes: Vec<Wish>,
+    /// Whether there are no others behind them.
+    pub(super) is_all: bool,
 }
 
 /// A supply that looks for whom it serves.
 struct Asked<'a> {
-    entry: &'a Entry,
-    features: u64,
-    prices: Prices,
+    offered: &'a Offered,
     /// Behind this the wishes pay too little.
     below: u64,
     after: Option<Turn>,
-    served: Vec<Wish>,
+    /// From this turn on there are more than enough.
+    until: Option<Turn>,
+    most: usize,
+    wishes: Vec<Wish>,
+}
+
+impl Asked<'_> {
+    /// Drops the last ones, where there are more than enough.
+    fn cut(&mut self) {
+        if self.wishes.len() > self.most {
+            let (_, first_too_many, _) = self.wishes.select_nth_unstable_by_key(self.most, |wish| wish.turn);
+            self.until = Some(first_too_many.turn);
+            self.wishes.truncate(self.most);
+        }
+    }
 }
 
 impl Visit<Wish> for Asked<'_> {
-    fn judge(&mut self, first: &WishKey, last: &LastTurn) -> Step {
+    fn judge(&mut self, first: &WishKey, turns: &Turns) -> Step {
+        let is_behind = self.after.is_none_or(|after| turns.last >= after.place);
         if first.below > self.below {
             Step::Stop
-        } else if self.after.is_none_or(|after| last.0 >= after.place) {
+        } else if is_behind && self.until.is_none_or(|until| turns.first <= until.place) {
             Step::Enter
         } else {
             Step::Skip
@@ -234,11 +259,15 @@ impl Visit<Wish> for Asked<'_> {
     }
 
     fn item(&mut self, wish: &Wish) {
-        let is_behind = self.after.is_none_or(|after| wish.turn > after);
-        if is_behind && wish.fits(self.entry, self.features, self.prices) {
-            self.served.push(*wish);
+        let is_asked =
+            self.until.is_none_or(|until| wish.turn < until) && self.after.is_none_or(|after| wish.turn > after);
+        if is_asked && wish.fits(self.offered) {
+            self.wishes.push(*wish);
+            if self.wishes.len() >= self.most.saturating_mul(2) {
+                self.cut();
+            }
         }
     }
 
-    fn looked(&mut self, _blocks: u32) {}
+    fn looked(&mut self) {}
 }

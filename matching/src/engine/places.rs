@@ -2,7 +2,7 @@
 
 use common::region::{CONTINENTS, Region};
 
-use super::bitmap::Digits;
+use super::columns::Digits;
 
 /// A scale of 64 steps for each doubling, which bitmap indexes hold as [`Digits`]. What is round, a power of two times a
 /// small whole number, is at the beginning of a step.
@@ -54,17 +54,22 @@ pub(super) fn joint(milli_cpu: u32, memory_mib: u32) -> u32 {
     cpu(milli_cpu).min(memory_mib.div_euclid(2))
 }
 
+/// The number of a region's continent; behind those that there are, for what is on none of them.
+pub(super) fn continent_of(region: u64) -> usize {
+    let [first, second, ..] = region.to_be_bytes();
+    CONTINENTS.iter().position(|name| name.as_bytes() == [first, second]).unwrap_or(CONTINENTS.len())
+}
+
 /// Which columns of places a region has: its continent's, from 0, and its country's, behind those of the continents.
 pub(super) fn columns_of(region: u64) -> (usize, usize) {
-    let [first, second, third, fourth, ..] = region.to_be_bytes();
-    let continent = CONTINENTS.iter().position(|name| name.as_bytes() == [first, second]);
+    let [_, _, third, fourth, ..] = region.to_be_bytes();
     let own = OWN.as_bytes().chunks_exact(2).position(|name| name == [third, fourth]);
     let country = own.unwrap_or_else(|| {
         let shared = usize::from(third.wrapping_mul(31).wrapping_add(fourth)) & SHARED_COLUMNS.saturating_sub(1);
         COUNTRY_COLUMNS.saturating_sub(SHARED_COLUMNS).saturating_add(shared)
     });
     let country = CONTINENT_COLUMNS.saturating_add(country);
-    (continent.unwrap_or(CONTINENTS.len()), country)
+    (continent_of(region), country)
 }
 
 /// The one column that everything in a region has.
@@ -72,6 +77,16 @@ pub(super) fn column_within(region: Region) -> usize {
     let region = number(region);
     let (continent, country) = columns_of(region);
     if region >> 32 & 0xff == 0 { continent } else { country }
+}
+
+/// The columns of places in these regions, as bits.
+pub(super) fn columns_within(regions: &[Region]) -> u64 {
+    regions.iter().fold(0, |places, region| places | place_bit(column_within(*region)))
+}
+
+/// A column of places.
+pub(super) fn place_bit(column: usize) -> u64 {
+    u32::try_from(column).ok().and_then(|column| 1_u64.checked_shl(column)).unwrap_or_default()
 }
 
 /// Its bytes, the first one highest.
@@ -85,7 +100,8 @@ fn range(region: Region) -> (u64, u64) {
     (u64::from_be_bytes(bytes), u64::from_be_bytes(bytes.map(|byte| if byte == 0 { u8::MAX } else { byte })))
 }
 
-/// Ranges of places that the regions name; all places where there are none.
-pub(super) fn ranges(regions: &[Region]) -> Vec<(u64, u64)> {
-    if regions.is_empty() { vec![(0, u64::MAX)] } else { regions.iter().map(|region| range(*region)).collect() }
+/// Whether a place, by its number, lies in a region.
+pub(super) fn is_within(place: u64, region: Region) -> bool {
+    let (first, last) = range(region);
+    (first..=last).contains(&place)
 }

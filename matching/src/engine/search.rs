@@ -1,14 +1,17 @@
 //! The cheapest supplies for one demand, from the lists of [`super::supplies`].
 //!
-//! The lists are read page by page, always the one whose next page may hold the lowest ask, and only what has all columns that the
-//! demand wants. Reading ends when nothing that comes can be among the hosts: a list's order gives the least that what
+//! The lists are read block by block, always the one whose next block may hold the lowest ask, and only what has all
+//! columns that the demand wants. Reading ends when nothing that comes can be among the hosts: a list's order gives the least that what
 //! is behind can ask. So the result is exact whatever the order of a list, and what is read beyond the hosts themselves
 //! is what lies in the same class as the demand and does not fit, and what seems cheaper than it is.
 //!
 //! A page or block is passed over when nothing in it has all columns, when its lowest prices make an ask that is too high,
 //! and when all of its providers (if they are few) may not host or have a better place.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
 
 use common::{
     money::Atoms,
@@ -17,7 +20,8 @@ use common::{
 };
 
 use super::{
-    bitmap::{Step, Visit, Wanted},
+    bitmap::{Position, Step, Visit},
+    columns::Wanted,
     places,
     supplies::{self, Entry, EntryKey, Floor, List, NO_ASK, Supplies},
     tables::{SupplySlot, Table},
@@ -25,7 +29,7 @@ use super::{
 
 /// What a demand asks for.
 #[derive(Debug)]
-pub(super) struct Query {
+pub(super) struct Query<'a> {
     pub(super) size: Resources,
     pub(super) features: u64,
     /// Epochs to go.
@@ -39,22 +43,21 @@ pub(super) struct Query {
     /// Numbers of accounts that may not host.
     pub(super) excluded: Vec<u32>,
     joint: u32,
-    /// Places, as first and last.
-    ranges: Vec<(u64, u64)>,
+    regions: &'a [Region],
     pub(super) columns: Wanted,
 }
 
-impl Query {
-    pub(super) fn new(index: &mut Supplies, size: Resources, features: u64, term: u32, regions: &[Region]) -> Self {
+impl<'a> Query<'a> {
+    pub(super) fn new(index: &mut Supplies, size: Resources, features: u64, term: u32, regions: &'a [Region]) -> Self {
         Self::with(index.wanted(size, term, features, regions), (size, features, term), regions)
     }
 
     /// What only one search asks for: nothing is noted of it.
-    pub(super) fn once(size: Resources, features: u64, term: u32, regions: &[Region]) -> Self {
+    pub(super) fn once(size: Resources, features: u64, term: u32, regions: &'a [Region]) -> Self {
         Self::with(supplies::wanted_once(size, features, term, regions), (size, features, term), regions)
     }
 
-    fn with(columns: Wanted, (size, features, term): (Resources, u64, u32), regions: &[Region]) -> Self {
+    fn with(columns: Wanted, (size, features, term): (Resources, u64, u32), regions: &'a [Region]) -> Self {
         Self {
             size,
             features,
@@ -64,15 +67,19 @@ impl Query {
             developer: u32::MAX,
             excluded: Vec::new(),
             joint: places::joint(size.milli_cpu, size.memory_mib),
-            ranges: places::ranges(regions),
+            regions,
             columns,
         }
     }
 
-    /// Asks for another size and term from now on; the regions are those that it has.
-    pub(super) fn ask_for(&mut self, size: Resources, term: u32, regions: &[Region]) {
+    /// Asks for another size and term from now on.
+    pub(super) fn ask_for(&mut self, size: Resources, term: u32) {
         (self.size, self.term, self.joint) = (size, term, places::joint(size.milli_cpu, size.memory_mib));
-        self.columns = supplies::wanted_once(size, self.features, term, regions);
+        self.columns = supplies::wanted_once(size, self.features, term, self.regions);
+    }
+
+    pub(super) const fn regions(&self) -> &'a [Region] {
+        self.regions
     }
 
     pub(super) const fn joint(&self) -> u32 {
@@ -83,7 +90,7 @@ impl Query {
         self.size.milli_cpu <= entry.milli_cpu
             && self.size.memory_mib <= entry.memory_mib
             && self.term <= entry.term
-            && self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&entry.region))
+            && (self.regions.is_empty() || self.regions.iter().any(|region| places::is_within(entry.region, *region)))
             && entry.has(self.features, || market.supplies.get(entry.supply).map(|slot| slot.terms.offer.features.0))
     }
 }
@@ -117,7 +124,7 @@ pub(super) struct Found {
 pub struct Work {
     /// Demands that were looked at.
     pub searches: u64,
-    /// Blocks of the index whose bitmaps were read.
+    /// Blocks of the index that were looked at.
     pub blocks: u64,
     /// Supplies that were read.
     pub supplies: u64,
@@ -133,8 +140,8 @@ impl Work {
 /// A search, with room that the next one uses again.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// The lists that are still read: number, weight, next page.
-    reading: Vec<(usize, u64, usize)>,
+    /// The lists that are still read.
+    reading: BinaryHeap<Reverse<Reading>>,
     /// The best of each provider, best first, at most as many as are wanted.
     best: Vec<Found>,
     /// The developer's own best, which counts apart, since it may turn out too dear for one purse.
@@ -153,20 +160,21 @@ impl Search {
         &mut self,
         index: &mut Supplies,
         market: Market<'_>,
-        query: &Query,
+        query: &Query<'_>,
         own_may: impl Fn(u64) -> bool,
     ) -> Vec<Found> {
         self.begin();
-        let mut reading = std::mem::take(&mut self.reading);
-        reading.extend(index.lists().iter().enumerate().map(|(at, list)| (at, list.weight(query.size), 0)));
-        let mut look = Look { search: self, market, query, own_may, weight: 0, highest: (0, 0) };
-        while let Some(at) = next_list(index.lists(), &reading) {
-            let Some((number, weight, page)) = reading.get_mut(at) else { break };
-            look.begin_list(*weight);
-            if index.list(*number).is_some_and(|list| look.read_page(list, *page)) {
-                *page = page.saturating_add(1);
-            } else {
-                reading.swap_remove(at);
+        let (mut reading, note) = (std::mem::take(&mut self.reading), query.columns.note);
+        let begun = index
+            .lists_within(query.regions)
+            .filter_map(|(at, list)| Reading::at(Position::default(), at, list, list.weight(query.size), note));
+        reading.extend(begun.map(Reverse));
+        let mut look = Look { search: self, market, query, own_may, weight: 0, highest: (0, 0), others_least: 0 };
+        while let Some(Reverse(Reading { list: at, weight, position, .. })) = reading.pop() {
+            look.begin_list(weight, reading.peek().map_or(u128::MAX, |Reverse(other)| other.least));
+            let Some(list) = index.list(at) else { break };
+            if let Some(next) = list.entries.search(position, &query.columns, &mut look) {
+                reading.extend(Reading::at(next, at, list, weight, note).map(Reverse));
             }
         }
         reading.clear();
@@ -174,18 +182,20 @@ impl Search {
         self.finish(market)
     }
 
-    /// As [`Search::run`] over the supplies of some providers alone.
+    /// As [`Search::run`] among some supplies alone.
     pub(super) fn run_among(
         &mut self,
         market: Market<'_>,
-        query: &Query,
+        query: &Query<'_>,
         own_may: impl Fn(u64) -> bool,
-        entries: impl Iterator<Item = Entry>,
+        supplies: impl Iterator<Item = u32>,
     ) -> Vec<Found> {
         self.begin();
-        for entry in entries {
-            self.work.supplies = self.work.supplies.saturating_add(1);
-            self.take(market, query, &entry, &own_may);
+        for number in supplies {
+            if let Some(slot) = market.supplies.get(number).filter(|slot| slot.active) {
+                self.work.supplies = self.work.supplies.saturating_add(1);
+                self.take(market, query, &slot.entry(number), &own_may);
+            }
         }
         self.finish(market)
     }
@@ -214,13 +224,13 @@ impl Search {
     }
 
     /// The highest ask that could be among the hosts.
-    fn highest_ask(&self, query: &Query) -> u64 {
+    fn highest_ask(&self, query: &Query<'_>) -> u64 {
         let last = self.best.last().filter(|_| self.best.len() >= query.wanted);
         last.map_or(query.limit, |last| last.ask.min(query.limit))
     }
 
     /// Whether something with this ask and age could be among the hosts.
-    fn is_worth(&self, query: &Query, ask: u64, age: u64) -> bool {
+    fn is_worth(&self, query: &Query<'_>, ask: u64, age: u64) -> bool {
         if ask > query.limit {
             return false;
         }
@@ -231,7 +241,7 @@ impl Search {
     }
 
     /// Whether nothing of this provider with such an ask and age can be a host.
-    fn is_out(&self, query: &Query, provider: u32, ask: u64, age: u64) -> bool {
+    fn is_out(&self, query: &Query<'_>, provider: u32, ask: u64, age: u64) -> bool {
         let has_better = |found: &Found| found.provider == provider && (found.ask, found.age) < (ask, age);
         query.excluded.contains(&provider)
             || (provider == query.developer && ask >= self.own_too_dear)
@@ -239,7 +249,7 @@ impl Search {
     }
 
     /// Looks at one supply. `true` when it seemed to afford more than it does.
-    fn take(&mut self, market: Market<'_>, query: &Query, entry: &Entry, own_may: &impl Fn(u64) -> bool) -> bool {
+    fn take(&mut self, market: Market<'_>, query: &Query<'_>, entry: &Entry, own_may: &impl Fn(u64) -> bool) -> bool {
         if !query.fits(entry, market) {
             return false;
         }
@@ -266,7 +276,7 @@ impl Search {
         false
     }
 
-    fn add(&mut self, market: Market<'_>, query: &Query, found: Found) {
+    fn add(&mut self, market: Market<'_>, query: &Query<'_>, found: Found) {
         if let Some(at) = self.best.iter().position(|other| other.provider == found.provider) {
             if self.best.get(at).is_some_and(|other| order(market.supplies, other, &found).is_le()) {
                 return;
@@ -279,44 +289,47 @@ impl Search {
     }
 }
 
-/// The list whose next page may hold the lowest ask.
-fn next_list(lists: &[List], reading: &[(usize, u64, usize)]) -> Option<usize> {
-    let least = |(list, weight, page): &(usize, u64, usize)| {
-        let first = lists.get(*list).and_then(|list| list.entries.first(*page)).map(|first| first.price);
-        u128::from(first.unwrap_or(u64::MAX)).saturating_mul(u128::from(*weight))
-    };
-    if reading.len() < 2 {
-        return reading.first().map(|_| 0);
+/// A list that is read, the next one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Reading {
+    /// What comes next may ask so much at the least, as [`List::weight`] counts it.
+    least: u128,
+    list: usize,
+    weight: u64,
+    position: Position,
+}
+
+impl Reading {
+    /// From a position on, where there may be what is noted.
+    fn at(position: Position, number: usize, list: &List, weight: u64, note: Option<usize>) -> Option<Self> {
+        let position = list.entries.next(position, note)?;
+        let least = weighed(list.entries.first(position)?, weight);
+        Some(Self { least, list: number, weight, position })
     }
-    reading.iter().enumerate().min_by_key(|(_, list)| least(list)).map(|(at, _)| at)
+}
+
+fn weighed(first: &EntryKey, weight: u64) -> u128 {
+    u128::from(first.price).saturating_mul(u128::from(weight))
 }
 
 /// A search in the pages of one list.
 struct Look<'a, F> {
     search: &'a mut Search,
     market: Market<'a>,
-    query: &'a Query,
+    query: &'a Query<'a>,
     own_may: F,
     weight: u64,
     /// An ask, and the highest price of which something may be at or below it.
     highest: (u64, u64),
+    /// Where another list has something that may ask less than this one, that comes first.
+    others_least: u128,
 }
 
 impl<F: Fn(u64) -> bool> Look<'_, F> {
-    fn begin_list(&mut self, weight: u64) {
-        self.weight = weight;
+    fn begin_list(&mut self, weight: u64, others_least: u128) {
+        (self.weight, self.others_least) = (weight, others_least);
         let ask = self.search.highest_ask(self.query);
         self.highest = (ask, supplies::highest_price(ask, weight));
-    }
-
-    /// `false` when the list has no further page, or none that can hold a host.
-    fn read_page(&mut self, list: &mut List, page: usize) -> bool {
-        let Some((first, page)) = list.entries.page(page) else { return false };
-        match page.bounds().map_or(Step::Skip, |bounds| self.judge(first, bounds)) {
-            Step::Enter => page.search(&self.query.columns, self),
-            Step::Skip => true,
-            Step::Stop => false,
-        }
     }
 }
 
@@ -329,10 +342,13 @@ impl<F: Fn(u64) -> bool> Visit<Entry> for Look<'_, F> {
         if first.price > self.highest.1 {
             return Step::Stop;
         }
-        let least = ask(floor.per_vcpu, floor.per_gib, self.query.size);
+        if weighed(first, self.weight) > self.others_least {
+            return Step::Pause;
+        }
         if floor.joint < self.query.joint {
             return Step::Skip;
         }
+        let least = ask(floor.per_vcpu, floor.per_gib, self.query.size);
         let is_out = |who| self.search.is_out(self.query, who, least, floor.age);
         if self.search.is_worth(self.query, least, floor.age) && !floor.providers.all(is_out) {
             Step::Enter
@@ -348,8 +364,8 @@ impl<F: Fn(u64) -> bool> Visit<Entry> for Look<'_, F> {
         }
     }
 
-    fn looked(&mut self, blocks: u32) {
-        self.search.work.blocks = self.search.work.blocks.saturating_add(u64::from(blocks));
+    fn looked(&mut self) {
+        self.search.work.blocks = self.search.work.blocks.saturating_add(1);
     }
 }
 

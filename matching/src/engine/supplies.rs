@@ -1,17 +1,19 @@
 //! Supplies by price, and by what they can do.
 //!
 //! A price has two parts, and one order fits only one ratio of CPU to memory. So supplies are in lists by the ratio of their
-//! two prices, half a doubling each, and in each list in the order of what a machine of two GiB for each vCPU would cost. For a demand
-//! of another shape that order is nearly the order of asks, and how far off it can be is known from the ratios
-//! in the list: [`List::weight`].
+//! two prices, half a doubling each, and in each list in the order of what a machine of two GiB for each vCPU would cost.
+//! For a demand of another shape that order is nearly the order of asks, and how far off it can be is known from the ratios
+//! in the list: [`List::weight`]. Each continent has lists of its own: who wants one reads nothing of the others.
 //!
 //! The order is a matter of speed alone; [`super::search`] is exact whatever it is.
 
 use common::{region::Region, resources::Resources};
 
 use super::{
-    bitmap::{BitmapIndex, Bounds, Columns, Digits, Group, Item, Wanted},
+    bitmap::{BitmapIndex, Bounds, Item},
+    columns::{Columns, Digits, Group, Wanted, bits},
     places::{self, CONTINENT_COLUMNS, COUNTRY_COLUMNS, CPU, FEATURES, MEMORY, TERM, cpu, joint},
+    shapes::{Shape, Shapes},
 };
 use crate::snapshot::Supply;
 
@@ -99,37 +101,22 @@ impl Entry {
     }
 }
 
-/// Shapes of demands, each a size with features, of which sold-out blocks are noted.
-const SHAPES: usize = 1 << u8::BITS;
-
-/// What a replica takes, and which features it needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
-    size: Resources,
-    features: u64,
-}
-
-impl Shape {
-    /// One of [`SHAPES`], the same on every machine.
-    fn place(self) -> usize {
-        // Fibonacci hashing: the highest bits of products with 2⁶⁴ over the golden ratio.
-        let size = u64::from(self.size.milli_cpu) << 32 | u64::from(self.size.memory_mib);
-        let mixed = size.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) ^ self.features;
-        let [highest, ..] = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-        usize::from(highest)
-    }
-}
-
-/// The columns of whatever can host such a size and term with such features, in one of these regions.
-fn wanted(shape: Shape, term: u32, regions: &[Region]) -> Wanted {
+/// The columns of whatever can host such a size for such a term in one of these regions, of which `shape` is the common part.
+fn wanted(shape: Shape, size: Resources, term: u32, regions: &[Region]) -> Wanted {
     let (mut common, mut own) = (Group::default(), Group::default());
-    let Shape { size, features } = shape;
+    let (cpu, memory_mib) = (cpu(size.milli_cpu), size.memory_mib);
     // What says most comes first.
-    common.at_least(JOINT_COLUMNS, CPU.step(joint(size.milli_cpu, size.memory_mib)));
-    common.at_least(CPU_COLUMNS, CPU.step(cpu(size.milli_cpu)));
-    common.at_least(MEMORY_COLUMNS, MEMORY.step(size.memory_mib));
-    let features = (0..FEATURES).filter(|feature| features >> feature & 1 == 1);
-    features.for_each(|feature| common.all(FEATURE_COLUMNS.saturating_add(feature)));
+    common.at_least(JOINT_COLUMNS, CPU.step(shape.cpu.min(shape.memory_mib.div_euclid(2))));
+    common.at_least(CPU_COLUMNS, CPU.step(shape.cpu));
+    common.at_least(MEMORY_COLUMNS, MEMORY.step(shape.memory_mib));
+    bits(shape.features).filter(|feature| *feature < FEATURES).for_each(|feature| {
+        common.all(FEATURE_COLUMNS.saturating_add(feature));
+    });
+    if (shape.cpu, shape.memory_mib) != (cpu, memory_mib) {
+        own.at_least(JOINT_COLUMNS, CPU.step(joint(size.milli_cpu, memory_mib)));
+        own.at_least(CPU_COLUMNS, CPU.step(cpu));
+        own.at_least(MEMORY_COLUMNS, MEMORY.step(memory_mib));
+    }
     own.at_least(TERM_COLUMNS, TERM.step(term));
     regions.iter().for_each(|region| own.any(place_column(places::column_within(*region))));
     Wanted { common, note: None, own }
@@ -137,7 +124,7 @@ fn wanted(shape: Shape, term: u32, regions: &[Region]) -> Wanted {
 
 /// What to search the lists for once, so that nothing is to be noted of it.
 pub(super) fn wanted_once(size: Resources, features: u64, term: u32, regions: &[Region]) -> Wanted {
-    wanted(Shape { size, features }, term, regions)
+    wanted(Shape::new(size, features), size, term, regions)
 }
 
 /// The column of a place's column.
@@ -161,7 +148,6 @@ impl Item for Entry {
     type Key = EntryKey;
     type Bounds = Floor;
     const COLUMNS: usize = PLACE_COLUMNS + CONTINENT_COLUMNS + COUNTRY_COLUMNS;
-    const NOTES: usize = SHAPES;
 
     fn id(&self) -> u32 {
         self.supply
@@ -260,6 +246,10 @@ pub(super) struct Floor {
 }
 
 impl Bounds for Floor {
+    fn is_edge(&self, _item: &Self) -> bool {
+        false
+    }
+
     fn join(&mut self, other: &Self) {
         self.per_vcpu = self.per_vcpu.min(other.per_vcpu);
         self.per_gib = self.per_gib.min(other.per_gib);
@@ -269,10 +259,11 @@ impl Bounds for Floor {
     }
 }
 
-/// Supplies with nearly the same ratio of prices, in the order of price.
+/// Supplies of a continent with nearly the same ratio of prices, in the order of price.
 #[derive(Debug)]
 pub(super) struct List {
-    class: u32,
+    /// Of prices, and the continent.
+    class: (u32, usize),
     /// Of the prices of a GiB and a vCPU, in parts of [`ONE`]: none is below the first or above the second.
     ratios: (u64, u64),
     pub(super) entries: BitmapIndex<Entry>,
@@ -315,9 +306,8 @@ pub(super) fn highest_price(ask: u64, weight: u64) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Supplies {
     lists: Vec<List>,
-    /// Shapes of which sold-out blocks are noted, each in the place of its hash, with how much oftener it was asked for
-    /// than others of the place.
-    shapes: Vec<Option<(Shape, u32)>>,
+    /// Those of which sold-out blocks are noted.
+    shapes: Shapes,
 }
 
 impl Supplies {
@@ -326,37 +316,30 @@ impl Supplies {
         self.lists.iter().map(|list| list.entries.len()).sum()
     }
 
-    pub(super) fn lists(&self) -> &[List] {
-        &self.lists
-    }
-
     pub(super) fn list(&mut self, at: usize) -> Option<&mut List> {
         self.lists.get_mut(at)
     }
 
-    /// What to search the lists for.
-    pub(super) fn wanted(&mut self, size: Resources, term: u32, features: u64, regions: &[Region]) -> Wanted {
-        let shape = Shape { size, features };
-        Wanted { note: self.note_of(shape), ..wanted(shape, term, regions) }
+    /// Those in which something can be within one of these regions, with their numbers.
+    pub(super) fn lists_within(&self, regions: &[Region]) -> impl Iterator<Item = (usize, &List)> {
+        let continents = regions.iter().map(|region| places::continent_of(places::number(*region)));
+        let continents = continents.fold(0, |all, continent| all | places::place_bit(continent));
+        let is_within = move |list: &List| continents == 0 || continents & places::place_bit(list.class.1) != 0;
+        self.lists.iter().enumerate().filter(move |(_, list)| is_within(list))
     }
 
-    /// The number of a shape; `None` where another one of its place is asked for more often.
+    /// What to search the lists for.
+    pub(super) fn wanted(&mut self, size: Resources, term: u32, features: u64, regions: &[Region]) -> Wanted {
+        let shape = Shape::new(size, features);
+        Wanted { note: self.note_of(shape), ..wanted(shape, size, term, regions) }
+    }
+
+    /// The number of a shape, if it is noted.
     fn note_of(&mut self, shape: Shape) -> Option<usize> {
-        const HIGHEST: u32 = 64;
-        self.shapes.resize(SHAPES, None);
-        let note = shape.place();
-        match self.shapes.get_mut(note)? {
-            Some((known, lead)) if *known == shape => {
-                *lead = lead.saturating_add(1).min(HIGHEST);
-                return Some(note);
-            }
-            Some((_, lead)) if *lead > 0 => {
-                *lead = lead.saturating_sub(1);
-                return None;
-            }
-            free => *free = Some((shape, 1)),
+        let (note, is_new) = self.shapes.note_of(shape)?;
+        if is_new {
+            self.lists.iter_mut().for_each(|list| list.entries.forget(note));
         }
-        self.lists.iter_mut().for_each(|list| list.entries.forget(note));
         Some(note)
     }
 
@@ -372,7 +355,7 @@ impl Supplies {
         };
         let Some(list) = self.lists.get_mut(at) else { return };
         list.ratios = (list.ratios.0.min(ratio), list.ratios.1.max(above));
-        list.entries.insert(entry);
+        list.entries.insert(entry, self.shapes.within(&entry));
     }
 
     /// Takes out the supply that stands where `entry` does.
@@ -390,7 +373,8 @@ impl Supplies {
     pub(super) fn change(&mut self, entry: &Entry, change: impl FnOnce(&mut Entry)) {
         let at = self.lists.binary_search_by_key(&class_of(entry), |list| list.class);
         if let Some(list) = at.ok().and_then(|at| self.lists.get_mut(at)) {
-            list.entries.change(entry.supply, &entry.key(), change);
+            let shapes = &self.shapes;
+            list.entries.change(entry.supply, &entry.key(), change, |entry| shapes.within(entry));
         }
     }
 
@@ -406,10 +390,13 @@ fn ratio_of(entry: &Entry) -> u64 {
     parts.checked_div(u128::from(entry.per_vcpu)).and_then(|ratio| u64::try_from(ratio).ok()).unwrap_or(u64::MAX)
 }
 
-/// Half doublings of the ratio.
-fn class_of(entry: &Entry) -> u32 {
-    let ratio = ratio_of(entry);
-    let Some(log) = ratio.checked_ilog2() else { return 0 };
+/// The list of an entry: half doublings of the ratio, with all that is very low in one class and all that is very high in
+/// another, and the continent.
+fn class_of(entry: &Entry) -> (u32, usize) {
+    /// A sixty-fourth and eight, as powers of two of [`ONE`]'s parts.
+    const LOGS: (u32, u32) = (14, 23);
+    let (ratio, continent) = (ratio_of(entry), places::continent_of(entry.region));
+    let Some(log) = ratio.checked_ilog2().filter(|log| *log >= LOGS.0) else { return (0, continent) };
     let half = log.checked_sub(1).and_then(|bit| ratio.checked_shr(bit)).unwrap_or_default() & 1;
-    log.saturating_mul(2).saturating_add(1).saturating_add(u32::from(half == 1))
+    (log.saturating_mul(2).saturating_add(u32::from(half == 1)).min(LOGS.1.saturating_mul(2)), continent)
 }

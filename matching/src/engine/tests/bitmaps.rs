@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::engine::bitmap::{BitmapIndex, Bounds, Columns, Item, Step, Visit, Wanted};
+use crate::engine::{
+    bitmap::{BitmapIndex, Bounds, Item, Position, Step, Visit},
+    columns::{Columns, Notes, Wanted},
+};
 
 /// A number with its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +23,6 @@ impl Item for Pebble {
     type Key = u32;
     type Bounds = Heaviest;
     const COLUMNS: usize = 150;
-    const NOTES: usize = 3;
 
     fn id(&self) -> u32 {
         self.place
@@ -42,6 +44,10 @@ impl Item for Pebble {
 }
 
 impl Bounds for Heaviest {
+    fn is_edge(&self, item: &Self) -> bool {
+        self.0 == item.0
+    }
+
     fn join(&mut self, other: &Self) {
         self.0 = self.0.max(other.0);
     }
@@ -67,7 +73,7 @@ impl Visit<Pebble> for Reader {
         self.read.push(*item);
     }
 
-    fn looked(&mut self, _blocks: u32) {}
+    fn looked(&mut self) {}
 }
 
 fn search(index: &mut BitmapIndex<Pebble>, note: Option<usize>, weight: u32, rests: &[u32], until: u32) -> Vec<Pebble> {
@@ -75,11 +81,9 @@ fn search(index: &mut BitmapIndex<Pebble>, note: Option<usize>, weight: u32, res
     wanted.common.all(weight as usize - 1);
     rests.iter().for_each(|rest| wanted.own.any(100 + *rest as usize));
     let mut reader = Reader { until, at_least: weight, read: Vec::new() };
-    for (first, page) in index.pages() {
-        let step = page.bounds().map_or(Step::Skip, |bounds| reader.judge(first, bounds));
-        if step == Step::Stop || (step == Step::Enter && !page.search(&wanted, &mut reader)) {
-            break;
-        }
+    let mut position = index.next(Position::default(), note);
+    while let Some(at) = position {
+        position = index.search(at, &wanted, &mut reader).and_then(|next| index.next(next, note));
     }
     // A block is read as a whole, and in no order.
     reader.read.retain(|pebble| pebble.place <= until);
@@ -87,13 +91,29 @@ fn search(index: &mut BitmapIndex<Pebble>, note: Option<usize>, weight: u32, res
     reader.read
 }
 
+/// What [`check`] searches for: all at least so heavy.
+const SEARCHES: [(u32, &[u32], u32, Option<usize>); 4] = [
+    (1, &[], u32::MAX, None),
+    (40, &[3, 7], 20_000, Some(0)),
+    (99, &[], 9_000, Some(1)),
+    (70, &[5], u32::MAX, Some(2)),
+];
+
+/// The notes that a pebble belies.
+fn notes(pebble: &Pebble) -> Notes {
+    let mut notes = Notes::default();
+    for (weight, _, _, note) in SEARCHES {
+        note.into_iter().for_each(|note| notes.set(note, pebble.weight >= weight));
+    }
+    notes
+}
+
 fn check(index: &mut BitmapIndex<Pebble>, model: &BTreeMap<u32, Pebble>) {
     let mut all: Vec<Pebble> = index.iter().copied().collect();
     all.sort_unstable_by_key(|pebble| pebble.place);
     assert_eq!(all, model.values().copied().collect::<Vec<_>>());
     assert_eq!(index.len(), model.len());
-    let searches = [(1, [].as_slice(), u32::MAX), (40, &[3, 7], 20_000), (99, &[], 9_000), (70, &[5], u32::MAX)];
-    for ((weight, rests, until), note) in searches.into_iter().zip([None, Some(0), Some(1), Some(2)]) {
+    for (weight, rests, until, note) in SEARCHES {
         let fits = |pebble: &&Pebble| {
             pebble.weight >= weight
                 && pebble.place <= until
@@ -116,7 +136,7 @@ proptest! {
         if !growing {
             for place in (0..40_000).step_by(3) {
                 let pebble = Pebble { place, weight: place % 100 };
-                index.insert(pebble);
+                index.insert(pebble, notes(&pebble));
                 model.insert(place, pebble);
             }
         }
@@ -124,13 +144,13 @@ proptest! {
             let pebble = Pebble { place, weight };
             match (model.contains_key(&place), kind) {
                 (true, 0..=2) => {
-                    index.change(place, &place, |item| item.weight = weight);
+                    index.change(place, &place, |item| item.weight = weight, notes);
                     model.insert(place, pebble);
                 }
                 (true, _) => prop_assert_eq!(index.remove(place, &place), model.remove(&place)),
                 (false, 0..=1) => prop_assert_eq!(index.remove(place, &place), None),
                 (false, _) => {
-                    index.insert(pebble);
+                    index.insert(pebble, notes(&pebble));
                     model.insert(place, pebble);
                 }
             }

@@ -3,12 +3,14 @@
 mod adversaries;
 mod bitmaps;
 mod histories;
+mod shapes;
 
 use common::ids::OfferHash;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    feasible,
     samples::{self, account, atoms, developer_offer, market, provider_offer},
     scan,
     snapshot::Snapshot,
@@ -154,4 +156,23 @@ fn of_equal_offers_in_one_place_the_smaller_hash_is_first_however_they_come() {
         let plan = Engine::of(&snapshot).plan(100);
         assert_eq!(plan.matches[0].fills[0].supply, samples::hash(2, 3));
     }
+}
+
+#[test]
+fn a_large_supply_calls_as_many_as_it_has_room_for() {
+    let demands = vec![developer_offer(); 40];
+    let mut large = provider_offer(10, 70);
+    large.capacity = Resources { milli_cpu: developer_offer().size.milli_cpu * 30, memory_mib: 1 << 20 };
+    let mut snapshot = market(demands, Vec::new());
+    snapshot.ledger.set_free(account(1), atoms(1_000_000));
+    let mut engine = Engine::of(&snapshot);
+    assert_eq!(engine.plan(100).fills(), 0);
+    snapshot.supplies = market(Vec::new(), vec![large]).supplies;
+    snapshot.ledger.set_free(account(10), atoms(1_000_000));
+    engine.set_free(account(10), atoms(1_000_000));
+    engine.set_supply(snapshot.supplies[0].clone());
+    for budget in [7, 30, 100] {
+        assert_eq!(planned(&mut engine, budget), scanned(&snapshot, budget));
+    }
+    assert_eq!(engine.plan(100).fills(), 30);
 }
