@@ -57,6 +57,7 @@ fn every_command_shows_an_example() {
         "status",
         "invoke",
         "cancel",
+        "depth",
         "offers",
         "deals",
         "audit",

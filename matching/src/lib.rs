@@ -4,10 +4,11 @@
 //! Layout: [`snapshot`] is what is known at a block, [`ledger`] what fills change of it, [`feasible`] the one predicate,
 //! [`scan`] the rule of continuous matching in its plainest form, [`engine`] the same answers from an index that follows
 //! every change, [`batch`] what goes beyond them where demand is unmet, [`explain`] the reasons and ways out for a demand
-//! that finds no host, [`ends`] the deals that anybody may end now, [`replay`] what the engine says to the matches that were
-//! made.
+//! that finds no host, [`depth`] how much of a size can be had, where and at which asks, [`ends`] the deals that anybody
+//! may end now, [`replay`] what the engine says to the matches that were made.
 
 pub mod batch;
+pub mod depth;
 pub mod ends;
 pub mod engine;
 pub mod explain;

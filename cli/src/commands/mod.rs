@@ -9,6 +9,7 @@ mod cancel;
 pub(crate) mod connection;
 mod contracts;
 mod deploy;
+mod depth;
 mod draft;
 mod explain;
 mod follow;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Invoke(invoke::InvokeArgs),
     /// End a deployment at the next epoch and get the unused money back
     Cancel(cancel::CancelArgs),
+    /// Show how much of a size can be had, where and at which prices
+    Depth(depth::DepthArgs),
     /// List offers
     Offers(list::OffersArgs),
     /// List deals, or show one deal's history
@@ -83,6 +86,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<Exi
         Command::Status(args) => status::run(args, output).await,
         Command::Invoke(args) => invoke::run(args, output).await,
         Command::Cancel(args) => cancel::run(args, output).await,
+        Command::Depth(args) => depth::run(args, output).await,
         Command::Offers(args) => list::offers(args, output).await,
         Command::Deals(args) => list::deals(args, output).await,
         Command::Balance(args) => money::balance(args, output).await,

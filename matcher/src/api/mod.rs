@@ -2,11 +2,12 @@
 //! stable code that name the field, the limit and the value, and say what to do.
 //!
 //! Layout: `request` reads bodies, `submit` takes signed offers in, `offers` shows them, `drafts` answers about offers
-//! that nobody has signed, `artifacts` is the content store.
+//! that nobody has signed, `depth` how much of a size can be had, `artifacts` is the content store.
 
 #![expect(clippy::result_large_err, reason = "a problem is an answer, made once for a refused request")]
 
 mod artifacts;
+mod depth;
 mod drafts;
 mod offers;
 mod request;
@@ -106,6 +107,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/validate/developer-offer", post(drafts::validate))
         .route("/v1/quote", post(drafts::quote))
         .route("/v1/explain", post(drafts::explain))
+        .route("/v1/depth", get(depth::depth))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .route_layer(middleware::from_fn_with_state(api.clone(), bounded));
     // Uploads have limits of their own, in bytes and in time.

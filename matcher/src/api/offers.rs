@@ -151,9 +151,9 @@ pub(super) async fn provider_offer(
 }
 
 pub(super) async fn waiting(State(api): State<Api>, Query(page): Query<WaitingPage>) -> Result<Json<Waiting>, Problem> {
-    let after = number(page.after.as_deref(), "after", u64::MAX)?.unwrap_or_default();
+    let after = request::number(page.after.as_deref(), "after", u64::MAX)?.unwrap_or_default();
     let most = u64::try_from(MAX_LISTED).unwrap_or(u64::MAX);
-    let limit = number(page.limit.as_deref(), "limit", most)?.unwrap_or(100);
+    let limit = request::number(page.limit.as_deref(), "limit", most)?.unwrap_or(100);
     let limit = usize::try_from(limit).unwrap_or(MAX_LISTED);
     let (view, as_of_block) = api.view().await?;
     let mut all: Vec<_> = waiting_offers(&view).filter(|offer| offer.sequence > after).collect();
@@ -182,17 +182,6 @@ fn waiting_offers(view: &View) -> impl Iterator<Item = WaitingOffer> {
         owner: signed.offer.provider,
         accepted_block: signed.accepted_block,
     }))
-}
-
-fn number(text: Option<&str>, field: &'static str, most: u64) -> Result<Option<u64>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    let value = text.parse::<u64>().ok().filter(|value| *value <= most);
-    let given: String = text.chars().take(40).collect();
-    let wrong = || {
-        let detail = format!("{field} must be a whole number up to {most}, got {given:?}");
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail).with_field(field)
-    };
-    value.map(Some).ok_or_else(wrong)
 }
 
 fn unknown(kind: Kind, hash: OfferHash) -> Problem {

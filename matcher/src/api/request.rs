@@ -54,3 +54,15 @@ where
 {
     text.parse().map_err(|error| Problem::new(StatusCode::BAD_REQUEST, code, format!("{error}")))
 }
+
+/// A whole number in the query.
+pub(super) fn number(text: Option<&str>, field: &'static str, most: u64) -> Result<Option<u64>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let value = text.parse::<u64>().ok().filter(|value| *value <= most);
+    let given: String = text.chars().take(40).collect();
+    let wrong = || {
+        let detail = format!("{field} must be a whole number up to {most}, got {given:?}");
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail).with_field(field)
+    };
+    value.map(Some).ok_or_else(wrong)
+}

@@ -49,6 +49,36 @@ async fn a_draft_is_quoted_at_the_asks_and_explained_when_it_finds_no_host() {
 }
 
 #[tokio::test]
+async fn the_depth_of_the_market_is_shown_by_place_and_ask() {
+    let world = World::start().await;
+    world.provider(10, "eu-de-fra1", 70).await;
+    world.provider(12, "na-us-nyc1", 90).await;
+    let usual = world.get("/v1/depth").await;
+    assert_eq!(usual["sizes"].as_array().unwrap().len(), 3);
+
+    let all = world.get("/v1/depth?milliCpu=1000&memoryMib=1024").await;
+    let depth = &all["sizes"][0];
+    assert_eq!(depth["total"]["providers"], 2, "{all}");
+    assert_eq!((&depth["total"]["steps"][0]["ask"], &depth["total"]["steps"][1]["ask"]), (&json!("70"), &json!("90")));
+    let places: Vec<_> = depth["regions"].as_array().unwrap().iter().map(|place| &place["region"]).collect();
+    assert_eq!(places, ["eu", "eu-de", "na", "na-us"]);
+    let here = world.get("/v1/depth?milliCpu=1000&memoryMib=1024&region=eu&features=wasi:keyvalue").await;
+    assert_eq!((&here["sizes"][0]["total"]["offers"], &here["sizes"][0]["regions"]), (&json!(0), &json!([])));
+
+    for (query, field) in [
+        ("milliCpu=1000", "milliCpu"),
+        ("milliCpu=0&memoryMib=1", "milliCpu"),
+        ("region=atlantis", "region"),
+        ("features=teleport", "features"),
+        ("epochs=some", "epochs"),
+    ] {
+        let problem = world.get(&format!("/v1/depth?{query}")).await;
+        assert_eq!((&problem["status"], &problem["code"]), (&json!(400), &json!("invalid_parameter")), "{problem}");
+        assert_eq!(problem["field"], field, "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn a_named_developers_balance_counts() {
     let world = World::start().await;
     world.provider(10, "eu-de-fra1", 70).await;
