@@ -9,6 +9,7 @@ use common::{
     event::{MarketEvent, Reason},
     feature::FeatureSet,
     ids::Address,
+    money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
     state::MarketState,
 };
@@ -100,6 +101,7 @@ impl Crowd {
         }
         for sequence in 0_u64..40 {
             let mut offer = sampled(runner, samples::any_developer_offer());
+            offer.matcher_fee = atoms(if sequence.is_multiple_of(4) { sequence } else { 0 });
             if sequence.is_multiple_of(2) {
                 // One that is easily placed, or the chain would have little to say.
                 (offer.allow, offer.regions, offer.features) = (Vec::new(), Vec::new(), FeatureSet::EMPTY);
@@ -184,8 +186,15 @@ async fn the_contract_opens_every_planned_deal_and_agrees_on_every_pair() {
     // The ledger that the plan foresaw is the one that the chain has.
     let after = fold(&market).await;
     let chain_ledger = Ledger::of(&after);
+    let of_match = |planned: &scan::PlannedMatch<'_>| {
+        planned.demand.offer.matcher_fee.checked_mul(planned.fills.len().try_into().unwrap()).unwrap()
+    };
+    let fees = plan.matches.iter().map(of_match).sum::<Result<Atoms, _>>().unwrap();
+    assert!(fees > Atoms::ZERO, "nobody paid the matcher");
     for account in (0..20).map(|number| market.anvil.key(number).address()) {
-        assert_eq!(plan.ledger.free(account), chain_ledger.free(account), "{account}");
+        let earned = if account == matcher.address() { fees } else { Atoms::ZERO };
+        let foreseen = plan.ledger.free(account).checked_add(earned).unwrap();
+        assert_eq!(foreseen, chain_ledger.free(account), "{account}");
     }
     for planned in &plan.matches {
         assert_eq!(plan.ledger.placement(planned.demand.hash), chain_ledger.placement(planned.demand.hash));
