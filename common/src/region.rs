@@ -65,6 +65,13 @@ impl Region {
         if region.0 == bytes { Ok(region) } else { Err(RegionError::InvalidSite { region: dashed }) }
     }
 
+    /// What its first bytes name: two its continent, four its country.
+    pub fn prefix(self, length: usize) -> Option<Self> {
+        let mut bytes = self.0;
+        bytes.iter_mut().skip(length).for_each(|byte| *byte = 0);
+        Self::from_bytes(bytes).ok()
+    }
+
     /// Whether `place` lies in `self`: every part that `self` names is the same.
     pub fn contains(self, place: Self) -> bool {
         self.0.iter().zip(place.0).all(|(wanted, have)| *wanted == 0 || *wanted == have)
@@ -167,6 +174,16 @@ mod tests {
         assert!(region("eu-de").contains(region("eu-de")));
         assert!(!region("eu-de").contains(region("eu")));
         assert!(!region("eu-de").contains(region("eu-fr-par")));
+    }
+
+    #[test]
+    fn first_bytes_name_continent_and_country() {
+        let site = region("eu-de-fra1");
+        assert_eq!(
+            [2, 4, 8].map(|length| site.prefix(length)),
+            ["eu", "eu-de", "eu-de-fra1"].map(|text| Some(region(text)))
+        );
+        assert_eq!(site.prefix(0), None);
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub fn depth(conditions: &Conditions, ledger: &Ledger, supplies: &[Supply], want
             continue;
         }
         total.add(room.ask, provider, replicas);
-        for place in PREFIXES.iter().filter_map(|length| prefix(room.supply.offer.region, *length)) {
+        for place in PREFIXES.iter().filter_map(|length| room.supply.offer.region.prefix(*length)) {
             places.entry(place).or_default().add(room.ask, provider, replicas);
         }
     }
@@ -122,12 +122,6 @@ fn bonded(conditions: &Conditions, ask: Atoms, replicas: u64, left: &mut Atoms) 
         *left = rest;
     }
     most
-}
-
-fn prefix(region: Region, length: usize) -> Option<Region> {
-    let mut bytes = region.to_bytes();
-    bytes.iter_mut().skip(length).for_each(|byte| *byte = 0);
-    Region::from_bytes(bytes).ok()
 }
 
 /// What was found in one place, from cheap to dear.

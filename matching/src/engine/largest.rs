@@ -53,6 +53,19 @@ impl Part {
     }
 }
 
+/// The highest number that is enough, of one that is and a higher one that is not, where all below are enough too.
+pub(crate) fn highest(mut good: u32, mut bad: u32, mut is_enough: impl FnMut(u32) -> bool) -> u32 {
+    while bad.saturating_sub(good) > 1 {
+        let middle = good.midpoint(bad);
+        if is_enough(middle) {
+            good = middle;
+        } else {
+            bad = middle;
+        }
+    }
+    good
+}
+
 /// The hosts with the most so far.
 struct Largest<'a> {
     market: Market<'a>,
@@ -161,16 +174,7 @@ impl Largest<'_> {
         if pays(most) {
             return Some(most);
         }
-        let (mut good, mut bad) = (least, most);
-        while bad.saturating_sub(good) > 1 {
-            let middle = good.midpoint(bad);
-            if pays(middle) {
-                good = middle;
-            } else {
-                bad = middle;
-            }
-        }
-        Some(good)
+        Some(highest(least, most, pays))
     }
 }
 

@@ -61,7 +61,10 @@ use self::{
     supplies::Supplies,
     tables::{Account, DemandSlot, SupplySlot, Table},
 };
-pub(crate) use self::{hosts::Situation, largest::Part};
+pub(crate) use self::{
+    hosts::Situation,
+    largest::{Part, highest},
+};
 use crate::{
     ledger::FillCost,
     snapshot::{Conditions, Demand, Supply},

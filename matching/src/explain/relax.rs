@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use common::{feature::FeatureSet, money::Atoms, offer::MAX_REGIONS, region::Region};
 
 use super::trial::{Change, PlacedTrial, Trial};
-use crate::engine::{Engine, Part};
+use crate::engine::{Engine, Part, highest};
 
 /// Bytes that name a continent, a country and a site: the prefixes to try.
 const PREFIXES: [usize; 3] = [8, 4, 2];
@@ -110,15 +110,7 @@ fn largest<'a>(engine: &mut Engine, trial: &Trial<'a>, goal: u16, part: Part) ->
         return placed;
     }
     // Each of them would do, but all of them cost too much together.
-    let (mut good, mut bad) = (0_u32, most);
-    while bad.saturating_sub(good) > 1 {
-        let middle = good.midpoint(bad);
-        if trial.with(engine, change(middle)).is_satisfied(engine, goal) {
-            good = middle;
-        } else {
-            bad = middle;
-        }
-    }
+    let good = highest(0, most, |value| trial.with(engine, change(value)).is_satisfied(engine, goal));
     (good > 0).then(|| trial.with(engine, change(good))).and_then(|trial| trial.placed(engine, goal))
 }
 
@@ -166,17 +158,11 @@ fn other_places(engine: &mut Engine, trial: &Trial<'_>, goal: u16) -> Vec<Region
     let mut prefixes = Vec::new();
     for length in PREFIXES {
         for place in &others {
-            let prefix = prefix(*place, length).filter(|prefix| !prefixes.contains(prefix));
+            let prefix = place.prefix(length).filter(|prefix| !prefixes.contains(prefix));
             prefixes.extend(prefix.filter(|_| prefixes.len() < MAX_TRIED));
         }
     }
     prefixes
-}
-
-fn prefix(region: Region, length: usize) -> Option<Region> {
-    let mut bytes = region.to_bytes();
-    bytes.iter_mut().skip(length).for_each(|byte| *byte = 0);
-    Region::from_bytes(bytes).ok()
 }
 
 /// The smallest set found among single features, what single hosts lack, and what the best of them lack together.
