@@ -82,8 +82,8 @@ pub(super) fn run(folder: &Path, batch_steps: u64, figures: &mut Map<String, Val
         let anchor = anchors.iter().find(|anchor| anchor.instance == name);
         report(&name, "continuous", count, anchor, &continuous(&market), figures);
         for (method, fairness) in [
-            ("batch_free", Fairness::Off),
-            ("batch_fair", Fairness::Surcharge { percent: 0 }),
+            ("batch_unfiltered", Fairness::Off),
+            ("batch", Fairness::Surcharge { percent: 0 }),
             ("batch_10_percent", Fairness::Surcharge { percent: 10 }),
         ] {
             let outcome = in_a_batch(&market, batch::Options { fairness, steps: batch_steps, ..Default::default() });
@@ -160,15 +160,15 @@ fn report(
         outcome.steps,
         outcome.cpu_seconds * 1e3,
     );
-    let mut figure = |what: &str, value: Value| figures.insert(format!("{name}_{method}_{what}"), value);
+    let mut figure = |what: &str, value: Value| figures.insert(format!("{what}.{name}.{method}"), value);
     figure("welfare_usd_per_hour", json!(welfare));
-    figure("welfare_over_bound_ratio", json!(over_bound(Some(welfare))));
     figure("own_bound_over_bound_ratio", json!(over_bound(own_bound)));
     figure("matched_demands_ratio", json!(outcome.matched as f64 / demands as f64));
     figure("replicas_count", json!(outcome.replicas));
     figure("cost_usd_per_hour", json!(cost));
     figure("steps_count", json!(outcome.steps));
     figure("cpu_seconds", json!(outcome.cpu_seconds));
+    figures.insert(format!("welfare_over_bound.{name}.{method}"), json!(over_bound(Some(welfare))));
 }
 
 /// The market of an instance.

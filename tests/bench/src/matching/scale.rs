@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Options, RICH, account, conditions, cpu_nanos, drawn::Workload, explained, hash, place};
 
-/// Processor time that one kind of operation took, each time.
+/// Processor time of one thread that one kind of operation took, each time.
 #[derive(Default)]
 pub(super) struct Times(Vec<u32>);
 
@@ -130,14 +130,14 @@ pub(super) fn run(
     figure("clock_taken_off_us", json!(f64::from(*CLOCK_NANOS) / 1e3));
     figure("build_cpu_seconds", json!(build_seconds));
     figure("bytes_per_offer", json!(bytes));
-    figure("demands_per_cpu_second", json!(per_second));
-    figure("demands_matched_and_released_per_cpu_second", json!(with_releases));
+    figure("demands_per_second", json!(per_second));
+    figure("demands_matched_and_released_per_second", json!(with_releases));
     let names = ["match", "release", "cancel", "insert", "remove"];
     let Operations { find, release, cancel, insert, remove } = &mut times;
     for (name, times) in names.into_iter().zip([find, release, cancel, insert, remove]) {
         let (mean, p50, p99) = (times.mean_us(), times.quantile_us(0.5), times.quantile_us(0.99));
         println!("  {name:<8} mean {mean:>8.2} us  p50 {p50:>8.2} us  p99 {p99:>8.2} us");
-        figure(&format!("{name}_mean_us"), json!(mean));
+        figure(&format!("{name}_us"), json!(mean));
         figure(&format!("{name}_p50_us"), json!(p50));
         figure(&format!("{name}_p99_us"), json!(p99));
     }
