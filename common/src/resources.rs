@@ -44,19 +44,19 @@ impl Prices {
     /// Price of one replica for one epoch, rounded down to whole atoms, as `Market.askOf` computes it:
     /// `(milliCpu · perVcpu · 1024 + memoryMib · perGib · 1000) / 1,024,000`.
     pub fn ask(&self, size: Resources) -> Result<Atoms, MoneyError> {
-        let part = |amount: u32, price: Atoms, scale: u128| {
-            // Below 2³² · 2⁶³ · 2¹⁰ = 2¹⁰⁵: cannot overflow.
-            u128::from(amount).saturating_mul(u128::from(price.get())).saturating_mul(scale)
-        };
-        let sum = part(size.milli_cpu, self.per_vcpu_epoch, 1_024).saturating_add(part(
-            size.memory_mib,
-            self.per_gib_epoch,
-            1_000,
-        ));
-        // Nearly always 64 bits are enough, and dividing those is several times faster.
-        let ask = match u64::try_from(sum) {
-            Ok(sum) => Ok(sum.div_euclid(1_024_000)),
-            Err(_) => u64::try_from(sum.div_euclid(1_024_000)),
+        // Both below 2⁴².
+        let cpu = u64::from(size.milli_cpu).saturating_mul(1_024);
+        let memory = u64::from(size.memory_mib).saturating_mul(1_000);
+        let (per_vcpu, per_gib) = (self.per_vcpu_epoch.get(), self.per_gib_epoch.get());
+        // Nearly always 64 bits are enough, and then it is several times faster.
+        let sum = cpu.checked_mul(per_vcpu).zip(memory.checked_mul(per_gib));
+        let ask = match sum.and_then(|(cpu, memory)| cpu.checked_add(memory)) {
+            Some(sum) => Ok(sum.div_euclid(1_024_000)),
+            None => {
+                // Below 2⁴² · 2⁶³ = 2¹⁰⁵: cannot overflow.
+                let part = |amount: u64, price: u64| u128::from(amount).saturating_mul(u128::from(price));
+                u64::try_from(part(cpu, per_vcpu).saturating_add(part(memory, per_gib)).div_euclid(1_024_000))
+            }
         };
         ask.map_err(|_| MoneyError::TooLarge).and_then(Atoms::new)
     }

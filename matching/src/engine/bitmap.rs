@@ -43,6 +43,8 @@ pub(super) trait Item: Copy + fmt::Debug {
     fn key(&self) -> Self::Key;
     /// What it has.
     fn columns(&self) -> Columns;
+    /// What of that can become other while its key stays.
+    fn changing_columns(&self) -> Columns;
     /// Bounds on it alone.
     fn bounds(&self) -> Self::Bounds;
 }
@@ -66,7 +68,7 @@ fn joined<B: Bounds>(bounds: impl Iterator<Item = B>) -> Option<B> {
 
 /// The columns of an item, that of being there too.
 fn columns_of<T: Item>(item: &T) -> Columns {
-    item.columns().with(T::COLUMNS, T::COLUMNS.saturating_add(1))
+    item.columns().and(Columns::one(T::COLUMNS))
 }
 
 /// What a search does with what lies before it.
@@ -354,10 +356,10 @@ impl<T: Item> Page<T> {
         let block = self.blocks.get_mut(at)?;
         let place = block.find(id)?;
         let item = block.items.get_mut(place)?;
-        let before = item.columns();
+        let before = item.changing_columns();
         change(item);
         let item = *item;
-        let after = item.columns();
+        let after = item.changing_columns();
         block.widen(&item);
         self.widen(&item);
         self.turn(at, place, after.difference(before));

@@ -10,15 +10,22 @@ impl Columns {
     /// How many there can be.
     pub(super) const MOST: usize = 3 * WORD;
 
-    /// With those of `first..end` too.
-    #[must_use]
-    pub(super) fn with(mut self, first: usize, end: usize) -> Self {
-        for (at, word) in self.0.iter_mut().enumerate() {
-            let start = at.saturating_mul(WORD);
-            let (from, to) = (first.saturating_sub(start).min(WORD), end.saturating_sub(start).min(WORD));
-            *word |= low_bits(to) & !low_bits(from);
+    /// So many columns as bits, of which the lowest is `first`.
+    pub(super) fn placed(bits: u64, first: usize) -> Self {
+        let (at, shift) = (first.div_euclid(WORD), u32::try_from(first.rem_euclid(WORD)).unwrap_or_default());
+        let mut columns = Self::default();
+        if let Some(word) = columns.0.get_mut(at) {
+            *word = bits << shift;
         }
-        self
+        if let Some(word) = columns.0.get_mut(at.saturating_add(1)) {
+            *word = bits.checked_shr(u64::BITS.saturating_sub(shift)).unwrap_or_default();
+        }
+        columns
+    }
+
+    /// One column.
+    pub(super) fn one(column: usize) -> Self {
+        Self::placed(1, column)
     }
 
     /// All of either.
@@ -86,12 +93,12 @@ impl Digits {
 
     /// The columns of a number with these digits, the first of which is `first`.
     pub(super) fn columns(self, first: usize) -> Columns {
-        let mut start = first;
-        self.0.into_iter().zip(Self::HIGHEST.0).fold(Columns::default(), |columns, (digit, highest)| {
-            let columns = columns.with(start, start.saturating_add(digit));
-            start = start.saturating_add(highest);
-            columns
-        })
+        let (mut bits, mut start) = (0, 0_u32);
+        for (digit, highest) in self.0.into_iter().zip(Self::HIGHEST.0) {
+            bits |= low_bits(digit).checked_shl(start).unwrap_or_default();
+            start = start.saturating_add(u32::try_from(highest).unwrap_or_default());
+        }
+        Columns::placed(bits, first)
     }
 
     /// How to find what is not less, where the columns of the number begin with `first`.
@@ -102,9 +109,11 @@ impl Digits {
         let digits = self.0.into_iter().zip(Self::HIGHEST.0).rev();
         for ((digit, highest), place) in digits.zip(&mut comparison.0) {
             end = end.saturating_sub(highest);
-            place.0 = digit.checked_sub(1).map(|at| end.saturating_add(at));
+            let column = |at: usize| u8::try_from(end.saturating_add(at)).ok();
+            place.0 = digit.checked_sub(1).and_then(column).unwrap_or(Comparison::NONE);
             // Where nothing is asked of the digits behind, those above are among the same.
-            place.1 = (!is_bare && digit < highest).then(|| end.saturating_add(digit));
+            place.1 =
+                Some(digit).filter(|digit| !is_bare && *digit < highest).and_then(column).unwrap_or(Comparison::NONE);
             is_bare &= digit == 0;
         }
         comparison
@@ -112,58 +121,81 @@ impl Digits {
 }
 
 /// For each digit, from the last one: the column of those that are not less in it, and of those that are more.
-#[derive(Debug, Clone, Copy, Default)]
-struct Comparison([(Option<usize>, Option<usize>); 3]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Comparison([(u8, u8); 3]);
 
-/// Numbers that are not less, all of some columns, and of others, where there are any, at least one.
-#[derive(Debug, Clone, Default)]
+impl Comparison {
+    /// No column; [`Columns`] has fewer.
+    const NONE: u8 = u8::MAX;
+}
+
+impl Default for Comparison {
+    /// What every number is.
+    fn default() -> Self {
+        Self([(Self::NONE, Self::NONE); 3])
+    }
+}
+
+/// Numbers that are not less, all of some columns, and of others, where there are any, at least one. It has no memory of
+/// its own to allocate: each search makes two.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Group {
-    numbers: Vec<Comparison>,
-    all: Vec<usize>,
-    any: Vec<usize>,
+    /// Those behind `numbers_len` do not count.
+    numbers: [Comparison; Self::NUMBERS],
+    numbers_len: usize,
+    all: Columns,
+    any: Columns,
 }
 
 impl Group {
-    /// A number of at least so much, the first column of which is `first`.
+    /// How many numbers there can be.
+    const NUMBERS: usize = 4;
+
+    /// A number of at least so much, the first column of which is `first`. Of more than four, the others are not asked for.
     pub(super) fn at_least(&mut self, first: usize, digits: Digits) {
-        if digits != Digits::default() {
-            self.numbers.push(digits.at_least(first));
+        if digits != Digits::default()
+            && let Some(number) = self.numbers.get_mut(self.numbers_len)
+        {
+            *number = digits.at_least(first);
+            self.numbers_len = self.numbers_len.saturating_add(1);
         }
     }
 
-    /// A column.
-    pub(super) fn all(&mut self, column: usize) {
-        self.all.push(column);
+    /// These columns.
+    pub(super) fn all(&mut self, columns: Columns) {
+        self.all = self.all.and(columns);
     }
 
     /// One of several columns.
     pub(super) fn any(&mut self, column: usize) {
-        if !self.any.contains(&column) {
-            self.any.push(column);
-        }
+        self.any = self.any.and(Columns::one(column));
     }
 
     /// The bits of `start` that have all of this, where `words` gives those that have a column. With `N` words it takes `N`
     /// blocks at a time, which costs little more than one.
     pub(super) fn found<'a, const N: usize>(&self, start: [u64; N], words: impl Fn(usize) -> &'a [u64; N]) -> [u64; N] {
         let mut found = start;
-        for Comparison(digits) in &self.numbers {
+        for Comparison(digits) in self.numbers.iter().take(self.numbers_len) {
             if found.iter().fold(0, |any, word| any | word) == 0 {
                 return found;
             }
             let mut rest = [u64::MAX; N];
             for (same, above) in digits {
-                same.iter().for_each(|column| and(&mut rest, words(*column)));
-                above.iter().for_each(|column| or(&mut rest, words(*column)));
+                if *same != Comparison::NONE {
+                    and(&mut rest, words(usize::from(*same)));
+                }
+                if *above != Comparison::NONE {
+                    or(&mut rest, words(usize::from(*above)));
+                }
             }
             and(&mut found, &rest);
         }
-        for column in &self.all {
-            and(&mut found, words(*column));
+        for column in self.all.iter() {
+            and(&mut found, words(column));
         }
-        if let Some((first, others)) = self.any.split_first() {
-            let mut any = *words(*first);
-            others.iter().for_each(|column| or(&mut any, words(*column)));
+        if self.any != Columns::default() {
+            let mut any = [0; N];
+            self.any.iter().for_each(|column| or(&mut any, words(column)));
             and(&mut found, &any);
         }
         found
@@ -171,7 +203,7 @@ impl Group {
 }
 
 /// What a search asks for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Wanted {
     /// What many searches have in common.
     pub(super) common: Group,

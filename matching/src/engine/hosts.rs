@@ -70,7 +70,9 @@ impl<'a> Finder<'a> {
         let term = feasible::remaining_under(self.conditions, seeker.placement, demand);
         let Some((purse, most)) = seeker.means(term) else { return Placed { lacks_funds: true, ..Placed::default() } };
         let offer = &demand.offer;
-        let mut query = Query::new(self.index, offer.size, offer.features.0, term, &offer.regions);
+        let reads_index = offer.allow.is_empty() && matches!(among, Among::All);
+        let index = reads_index.then_some(&mut *self.index);
+        let mut query = Query::new(index, offer.size, offer.features.0, term, &offer.regions);
         query.limit = most.min(offer.max_price_per_epoch.get());
         query.wanted = seeker.wanted;
         query.developer = seeker.developer;

@@ -13,7 +13,7 @@ use common::{
 
 use super::{
     bitmap::{BitmapIndex, Bounds, Item, Position, Step, Visit},
-    columns::{Columns, Digits, Group, Notes, Wanted},
+    columns::{Columns, Digits, Group, Notes, Wanted, low_bits},
     places::{self, CONTINENT_COLUMNS, COUNTRY_COLUMNS, CPU, FEATURES, MEMORY, TERM, cpu, joint},
     supplies::Entry,
 };
@@ -109,20 +109,20 @@ impl Item for Wish {
     }
 
     fn columns(&self) -> Columns {
-        let one = |columns: Columns, column: usize| columns.with(column, column.saturating_add(1));
         let joint = joint(self.size.milli_cpu, self.size.memory_mib);
         let columns = CPU.step(cpu(self.size.milli_cpu)).reversed().columns(CPU_COLUMNS);
         let columns = columns.and(MEMORY.step(self.size.memory_mib).reversed().columns(MEMORY_COLUMNS));
         let columns = columns.and(CPU.step(joint).reversed().columns(JOINT_COLUMNS));
         let columns = columns.and(TERM.step(self.term).reversed().columns(TERM_COLUMNS));
-        let free = (0..FEATURES).filter(|feature| self.features >> feature & 1 == 0);
-        let columns = free.fold(columns, |columns, feature| one(columns, FEATURE_COLUMNS.saturating_add(feature)));
+        let columns = columns.and(feature_columns(!self.features));
         if self.places == 0 {
-            return one(columns, ANYWHERE_COLUMN);
+            return columns.and(Columns::one(ANYWHERE_COLUMN));
         }
-        let places = (0..CONTINENT_COLUMNS.saturating_add(COUNTRY_COLUMNS))
-            .filter(|column| self.places & places::place_bit(*column) != 0);
-        places.fold(columns, |columns, column| one(columns, PLACE_COLUMNS.saturating_add(column)))
+        columns.and(Columns::placed(self.places, PLACE_COLUMNS))
+    }
+
+    fn changing_columns(&self) -> Columns {
+        self.columns()
     }
 
     fn bounds(&self) -> Turns {
@@ -138,13 +138,17 @@ fn wanted(entry: &Entry, lacking: u64) -> Wanted {
     wanted.at_least(CPU_COLUMNS, CPU.step(cpu(entry.milli_cpu)).reversed());
     wanted.at_least(MEMORY_COLUMNS, MEMORY.step(entry.memory_mib).reversed());
     wanted.at_least(TERM_COLUMNS, TERM.step(entry.term).reversed());
-    let lacking = (0..FEATURES).filter(|feature| lacking >> feature & 1 == 1);
-    lacking.for_each(|feature| wanted.all(FEATURE_COLUMNS.saturating_add(feature)));
+    wanted.all(feature_columns(lacking));
     let (continent, country) = places::columns_of(entry.region);
     wanted.any(ANYWHERE_COLUMN);
     wanted.any(PLACE_COLUMNS.saturating_add(continent));
     wanted.any(PLACE_COLUMNS.saturating_add(country));
     Wanted { common: wanted, ..Wanted::default() }
+}
+
+/// Those of features that have columns.
+fn feature_columns(features: u64) -> Columns {
+    Columns::placed(features & low_bits(FEATURES), FEATURE_COLUMNS)
 }
 
 /// First and last place in the order of service of many wishes.

@@ -2,7 +2,7 @@
 
 use common::region::{CONTINENTS, Region};
 
-use super::columns::Digits;
+use super::columns::{Digits, low_bits};
 
 /// A scale of 64 steps for each doubling, which bitmap indexes hold as [`Digits`]. What is round, a power of two times a
 /// small whole number, is at the beginning of a step.
@@ -94,14 +94,10 @@ pub(super) fn number(region: Region) -> u64 {
     u64::from_be_bytes(region.to_bytes())
 }
 
-/// First and last number of the places in a region.
-fn range(region: Region) -> (u64, u64) {
-    let bytes = region.to_bytes();
-    (u64::from_be_bytes(bytes), u64::from_be_bytes(bytes.map(|byte| if byte == 0 { u8::MAX } else { byte })))
-}
-
 /// Whether a place, by its number, lies in a region.
 pub(super) fn is_within(place: u64, region: Region) -> bool {
-    let (first, last) = range(region);
+    let first = number(region);
+    // What a region does not say are zeroes at its end.
+    let last = first | low_bits((first.trailing_zeros() & !7) as usize);
     (first..=last).contains(&place)
 }

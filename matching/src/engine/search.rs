@@ -48,8 +48,16 @@ pub(super) struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    pub(super) fn new(index: &mut Supplies, size: Resources, features: u64, term: u32, regions: &'a [Region]) -> Self {
-        Self::with(index.wanted(size, term, features, regions), (size, features, term), regions)
+    /// To search the index with, or, without one, some supplies.
+    pub(super) fn new(
+        index: Option<&mut Supplies>,
+        size: Resources,
+        features: u64,
+        term: u32,
+        regions: &'a [Region],
+    ) -> Self {
+        let columns = index.map(|index| index.wanted(size, term, features, regions));
+        Self::with(columns.unwrap_or_default(), (size, features, term), regions)
     }
 
     /// What only one search asks for: nothing is noted of it.

@@ -11,7 +11,7 @@ use common::{region::Region, resources::Resources};
 
 use super::{
     bitmap::{BitmapIndex, Bounds, Item},
-    columns::{Columns, Digits, Group, Wanted, bits},
+    columns::{Columns, Digits, Group, Wanted, low_bits},
     places::{self, CONTINENT_COLUMNS, COUNTRY_COLUMNS, CPU, FEATURES, MEMORY, TERM, cpu, joint},
     shapes::{Shape, Shapes},
 };
@@ -109,9 +109,7 @@ fn wanted(shape: Shape, size: Resources, term: u32, regions: &[Region]) -> Wante
     common.at_least(JOINT_COLUMNS, CPU.step(shape.cpu.min(shape.memory_mib.div_euclid(2))));
     common.at_least(CPU_COLUMNS, CPU.step(shape.cpu));
     common.at_least(MEMORY_COLUMNS, MEMORY.step(shape.memory_mib));
-    bits(shape.features).filter(|feature| *feature < FEATURES).for_each(|feature| {
-        common.all(FEATURE_COLUMNS.saturating_add(feature));
-    });
+    common.all(feature_columns(shape.features));
     if (shape.cpu, shape.memory_mib) != (cpu, memory_mib) {
         own.at_least(JOINT_COLUMNS, CPU.step(joint(size.milli_cpu, memory_mib)));
         own.at_least(CPU_COLUMNS, CPU.step(cpu));
@@ -125,6 +123,11 @@ fn wanted(shape: Shape, size: Resources, term: u32, regions: &[Region]) -> Wante
 /// What to search the lists for once, so that nothing is to be noted of it.
 pub(super) fn wanted_once(size: Resources, features: u64, term: u32, regions: &[Region]) -> Wanted {
     wanted(Shape::new(size, features), size, term, regions)
+}
+
+/// Those of features that have columns.
+fn feature_columns(features: u64) -> Columns {
+    Columns::placed(features & low_bits(FEATURES), FEATURE_COLUMNS)
 }
 
 /// The column of a place's column.
@@ -159,17 +162,18 @@ impl Item for Entry {
     }
 
     fn columns(&self) -> Columns {
+        let (continent, country) = places::columns_of(self.region);
+        let places = Columns::one(place_column(continent)).and(Columns::one(place_column(country)));
+        let term = TERM.step(self.term).columns(TERM_COLUMNS);
+        self.changing_columns().and(term).and(places).and(feature_columns(u64::from(self.features)))
+    }
+
+    fn changing_columns(&self) -> Columns {
         let milli_cpu = self.within_means(self.milli_cpu, self.per_vcpu, 1_000);
         let memory_mib = self.within_means(self.memory_mib, self.per_gib, 1_024);
-        let (continent, country) = places::columns_of(self.region);
-        let one = |columns: Columns, column: usize| columns.with(column, column.saturating_add(1));
-        let columns = CPU.step(cpu(milli_cpu)).columns(CPU_COLUMNS);
-        let columns = columns.and(MEMORY.step(memory_mib).columns(MEMORY_COLUMNS));
-        let columns = columns.and(CPU.step(joint(milli_cpu, memory_mib)).columns(JOINT_COLUMNS));
-        let columns = columns.and(TERM.step(self.term).columns(TERM_COLUMNS));
-        let columns = one(one(columns, place_column(continent)), place_column(country));
-        let features = (0..FEATURES).filter(|feature| self.features >> feature & 1 == 1);
-        features.fold(columns, |columns, feature| one(columns, FEATURE_COLUMNS.saturating_add(feature)))
+        let cpu_columns = CPU.step(cpu(milli_cpu)).columns(CPU_COLUMNS);
+        let memory_columns = MEMORY.step(memory_mib).columns(MEMORY_COLUMNS);
+        cpu_columns.and(memory_columns).and(CPU.step(joint(milli_cpu, memory_mib)).columns(JOINT_COLUMNS))
     }
 
     fn bounds(&self) -> Floor {
@@ -266,6 +270,8 @@ pub(super) struct List {
     class: (u32, usize),
     /// Of the prices of a GiB and a vCPU, in parts of [`ONE`]: none is below the first or above the second.
     ratios: (u64, u64),
+    /// What these make of a vCPU and of a GiB.
+    shares: [(u64, u64); 2],
     pub(super) entries: BitmapIndex<Entry>,
 }
 
@@ -276,19 +282,38 @@ impl List {
     /// 1000 m ρ)`, and the key's price is `v (1 + 2 ρ)`. Their quotient rises or falls with *ρ* all the way, and so is least
     /// at one end of the ratios.
     pub(super) fn weight(&self, size: Resources) -> u64 {
-        let cpu = u128::from(size.milli_cpu).saturating_mul(1_024);
-        let memory = u128::from(size.memory_mib).saturating_mul(1_000);
-        let at = |ratio: u64| {
-            if ratio == u64::MAX {
-                return memory.div_euclid(2);
-            }
-            let (one, ratio) = (u128::from(ONE), u128::from(ratio));
-            let parts = cpu.saturating_mul(one).saturating_add(memory.saturating_mul(ratio));
-            parts.checked_div(one.saturating_add(ratio.saturating_mul(2))).unwrap_or_default()
+        let cpu = u128::from(u64::from(size.milli_cpu).saturating_mul(1_024));
+        let memory = u128::from(u64::from(size.memory_mib).saturating_mul(1_000));
+        let at = |(of_cpu, of_memory): (u64, u64)| {
+            // Below 2⁴² · 2²¹, twice: cannot overflow.
+            let parts = cpu.wrapping_mul(u128::from(of_cpu)).wrapping_add(memory.wrapping_mul(u128::from(of_memory)));
+            parts.div_euclid(u128::from(ONE))
         };
-        let (low, high) = self.ratios;
+        let [low, high] = self.shares;
         u64::try_from(at(low).min(at(high))).unwrap_or(u64::MAX)
     }
+
+    fn widen(&mut self, low: u64, high: u64) {
+        let (lowest, highest) = self.ratios;
+        self.ratios = (lowest.min(low), highest.max(high));
+        if self.ratios != (lowest, highest) {
+            self.shares = [shares(self.ratios.0), shares(self.ratios.1)];
+        }
+    }
+}
+
+/// What a vCPU and a GiB are of [`EntryKey::price`] at a ratio, `1 / (1 + 2 ρ)` and `ρ / (1 + 2 ρ)`, in parts of [`ONE`] and
+/// rounded down.
+fn shares(ratio: u64) -> (u64, u64) {
+    if ratio == u64::MAX {
+        return (0, ONE.div_euclid(2));
+    }
+    let (one, ratio) = (u128::from(ONE), u128::from(ratio));
+    let share = |parts: u128| {
+        let share = parts.saturating_mul(one).checked_div(one.saturating_add(ratio.saturating_mul(2)));
+        share.and_then(|share| u64::try_from(share).ok()).unwrap_or_default()
+    };
+    (share(one), share(ratio))
 }
 
 /// The highest [`EntryKey::price`] of which, by a list's weight, something may be at or below `ask`.
@@ -349,12 +374,14 @@ impl Supplies {
         let at = match self.lists.binary_search_by_key(&class, |list| list.class) {
             Ok(at) => at,
             Err(at) => {
-                self.lists.insert(at, List { class, ratios: (ratio, above), entries: BitmapIndex::default() });
+                let shares = [shares(ratio), shares(above)];
+                let list = List { class, ratios: (ratio, above), shares, entries: BitmapIndex::default() };
+                self.lists.insert(at, list);
                 at
             }
         };
         let Some(list) = self.lists.get_mut(at) else { return };
-        list.ratios = (list.ratios.0.min(ratio), list.ratios.1.max(above));
+        list.widen(ratio, above);
         list.entries.insert(entry, self.shapes.within(&entry));
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::engine::{
     bitmap::{BitmapIndex, Bounds, Item, Position, Step, Visit},
-    columns::{Columns, Notes, Wanted},
+    columns::{Columns, Notes, Wanted, low_bits},
 };
 
 /// A number with its place.
@@ -35,7 +35,13 @@ impl Item for Pebble {
     /// Up to its weight, and one for what is left when it is divided by 20.
     fn columns(&self) -> Columns {
         let weight = self.weight as usize;
-        Columns::default().with(0, weight).with(100 + weight % 20, 101 + weight % 20)
+        let at_least =
+            Columns::placed(low_bits(weight.min(64)), 0).and(Columns::placed(low_bits(weight.saturating_sub(64)), 64));
+        at_least.and(Columns::one(100 + weight % 20))
+    }
+
+    fn changing_columns(&self) -> Columns {
+        self.columns()
     }
 
     fn bounds(&self) -> Heaviest {
@@ -78,7 +84,7 @@ impl Visit<Pebble> for Reader {
 
 fn search(index: &mut BitmapIndex<Pebble>, note: Option<usize>, weight: u32, rests: &[u32], until: u32) -> Vec<Pebble> {
     let mut wanted = Wanted { note, ..Wanted::default() };
-    wanted.common.all(weight as usize - 1);
+    wanted.common.all(Columns::one(weight as usize - 1));
     rests.iter().for_each(|rest| wanted.own.any(100 + *rest as usize));
     let mut reader = Reader { until, at_least: weight, read: Vec::new() };
     let mut position = index.next(Position::default(), note);
