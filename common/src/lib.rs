@@ -2,8 +2,8 @@
 //! deals and the events that change them. Nothing here reads a socket, a file or a database.
 //!
 //! Layout: [`ids`], [`money`], [`resources`], [`region`], [`feature`], [`epoch`] are the units;
-//! [`offer`], [`deal`], [`market`], [`event`] and [`state`] are the domain; [`clock`], [`telemetry`], [`shutdown`] and [`http`]
-//! are what every service is run with.
+//! [`offer`], [`deal`], [`market`], [`event`], [`parties`] and [`state`] are the domain; [`clock`], [`telemetry`],
+//! [`shutdown`] and [`http`] are what every service is run with.
 
 pub mod agreement;
 pub mod clock;
@@ -16,6 +16,7 @@ pub mod ids;
 pub mod market;
 pub mod money;
 pub mod offer;
+pub mod parties;
 pub mod region;
 pub mod resources;
 mod schema;

@@ -1,6 +1,6 @@
 //! Names of the market's events, for columns and metric labels.
 
-use common::{event::MarketEvent, ids::DealId};
+use common::event::MarketEvent;
 
 /// All names, each at the place that is its number in the database: new ones come last.
 pub(crate) const ALL: [&str; 21] = [
@@ -58,20 +58,4 @@ pub(crate) const fn of(event: &MarketEvent) -> &'static str {
 pub(crate) fn number(name: &str) -> Option<i64> {
     let place = ALL.iter().position(|known| *known == name)?;
     i64::try_from(place).ok()
-}
-
-/// The deal that the event belongs to.
-pub(crate) const fn deal_of(event: &MarketEvent) -> Option<DealId> {
-    match event {
-        MarketEvent::DealOpened(opened) => Some(opened.deal_id),
-        MarketEvent::DealChanged(changed) => Some(changed.deal_id),
-        MarketEvent::DealFunded { deal_id, .. }
-        | MarketEvent::DealSettled { deal_id, .. }
-        | MarketEvent::DealUnfunded { deal_id, .. }
-        | MarketEvent::DealRefunded { deal_id, .. }
-        | MarketEvent::DealEnding { deal_id, .. }
-        | MarketEvent::DealEnded { deal_id, .. }
-        | MarketEvent::ClaimSkipped { deal_id, .. } => Some(*deal_id),
-        _ => None,
-    }
 }

@@ -134,6 +134,12 @@ impl Operation {
 const LIMIT_ABOUT: &str = "Items at most: 1 to 500, 100 by default; for CSV 1 to 100000, which is the default.";
 const _: () = assert!(DEFAULT_LIMIT == 100 && MAX_LIMIT == 500 && MAX_ROWS == 100_000, "LIMIT_ABOUT has the numbers");
 
+/// What [`common::parties`] defines.
+const ACCOUNT_ABOUT: &str = "Only events that concern this account: that name it as a party, belong to a deal of which it \
+     is developer, provider or agent, pay it for hosting, or are about a developer offer of it. An offer names its owner, \
+     its agent, its payout account and the one matcher that it admits; lists of allowed and denied providers and what was \
+     passed over in a match concern nobody.";
+
 /// All routes.
 pub(super) fn all() -> Vec<Operation> {
     [offers_and_deals(), accounts(), history(), service()].into_iter().flatten().collect()
@@ -215,6 +221,7 @@ fn history() -> Vec<Operation> {
             .list::<EventFilter>()
             .query("kind", "The event's name.", event_kind)
             .query("deal", "The deal that it belongs to.", schema::<DealId>)
+            .query("account", ACCOUNT_ABOUT, schema::<Address>)
             .query("fromBlock", "Lowest height.", schema::<u64>)
             .query("toBlock", "Greatest height.", schema::<u64>),
         follow(),
@@ -228,7 +235,7 @@ fn follow() -> Operation {
         .query("cursor", "Id of the last message that was seen, or a `nextCursor` of `/v1/events`.", position)
         .query("kind", "The event's name.", event_kind)
         .query("deal", "The deal that it belongs to.", schema::<DealId>)
-        .query("account", "Only events that name this account or belong to a deal of it.", schema::<Address>)
+        .query("account", ACCOUNT_ABOUT, schema::<Address>)
         .refuses((503, "too_many_streams", "as many streams as are allowed are open"));
     let about = "Goes before `cursor`; browsers send it when they reconnect.";
     stream.parameters.push(Parameter { name: "Last-Event-ID", place: "header", about, schema: position });

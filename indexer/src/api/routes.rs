@@ -194,6 +194,7 @@ pub(super) async fn events(State(api): State<Api>, mut params: Params) -> Listin
     let filter = EventFilter {
         kind: params.take_one_of("kind", &kind::ALL.map(|kind| (kind, kind)))?,
         deal: params.take("deal")?,
+        account: params.take("account")?,
         from_block: params.take("fromBlock")?,
         to_block: params.take("toBlock")?,
     };

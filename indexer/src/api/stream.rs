@@ -122,7 +122,7 @@ impl Filter {
     fn lets(&self, happened: &Happened) -> bool {
         let event = &happened.event.event;
         self.kind.is_none_or(|kind| kind == kind::of(event))
-            && self.deal.is_none_or(|deal| kind::deal_of(event) == Some(deal))
+            && self.deal.is_none_or(|deal| event.deal_id() == Some(deal))
             && self.account.is_none_or(|account| happened.concerns(account))
     }
 }

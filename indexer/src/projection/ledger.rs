@@ -10,6 +10,7 @@ use common::event::MarketBlock;
 
 use super::{
     ProjectionError,
+    mentions::{Mention, Mentions},
     payments::{Payment, Payments},
     rows::{Row, RowKey},
     touched,
@@ -40,6 +41,7 @@ pub struct Ledger<'a, S> {
     /// None where nobody will ask for them.
     block: Option<UndoImages>,
     pub(super) payments: Payments,
+    pub(super) mentions: Mentions,
 }
 
 impl<'a, S: RowSource> Ledger<'a, S> {
@@ -52,6 +54,7 @@ impl<'a, S: RowSource> Ledger<'a, S> {
             changed: HashSet::new(),
             block: Some(BTreeMap::new()),
             payments: Payments::default(),
+            mentions: Mentions::default(),
         }
     }
 
@@ -130,6 +133,11 @@ impl<'a, S: RowSource> Ledger<'a, S> {
     /// The payments since they were last taken, in the order in which they happened.
     pub fn take_payments(&mut self) -> Vec<Payment> {
         self.payments.take()
+    }
+
+    /// The mentions since they were last taken, in the order of their events.
+    pub fn take_mentions(&mut self) -> Vec<Mention> {
+        self.mentions.take()
     }
 
     /// Keys of the rows that were changed, in order, and all rows that are known.

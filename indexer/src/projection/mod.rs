@@ -1,13 +1,15 @@
 //! Events → row changes. No I/O and no database types: rows are read through [`RowSource`] and handed back as images.
 //!
 //! Layout: [`rows`] is what a row is, [`ledger`] the working set with undo images, `touched` what it reads ahead,
-//! [`payments`] what money it moves, this file what each event does, `deals` what those of a deal do.
+//! [`payments`] what money it moves, [`mentions`] whom else an event concerns, this file what each event does, `deals`
+//! what those of a deal do.
 //!
 //! Everything is checked on the way: an event that contradicts the rows means that logs are missing, doubled or out of
 //! order, and no guess is made.
 
 mod deals;
 pub mod ledger;
+pub mod mentions;
 pub mod payments;
 pub mod rows;
 mod touched;
@@ -88,7 +90,17 @@ impl<S: RowSource> Ledger<'_, S> {
     pub async fn apply(&mut self, placed: &PlacedEvent) -> Result<(), S::Error> {
         let opened_at = OpenedAt::of(placed);
         self.payments.at(opened_at);
-        match &placed.event {
+        self.apply_to_rows(&placed.event, opened_at).await?;
+        let developer = match placed.event.developers_offer() {
+            Some(offer) => Some(self.developer_offer(offer).await?.offer.developer),
+            None => None,
+        };
+        self.mentions.note(&placed.event, opened_at, developer, &self.payments);
+        Ok(())
+    }
+
+    async fn apply_to_rows(&mut self, event: &MarketEvent, opened_at: OpenedAt) -> Result<(), S::Error> {
+        match event {
             MarketEvent::Deposited { account, from, amount } => {
                 self.note(PaymentKind::Deposit, (*from, *account), *amount);
                 self.credit(*account, *amount).await
@@ -102,7 +114,7 @@ impl<S: RowSource> Ledger<'_, S> {
             | MarketEvent::OfferCancelled { .. }
             | MarketEvent::NonceFloorRaised { .. }
             | MarketEvent::ArtifactUpdated { .. }
-            | MarketEvent::MatcherPaid { .. } => self.apply_to_offers(&placed.event, opened_at).await,
+            | MarketEvent::MatcherPaid { .. } => self.apply_to_offers(event, opened_at).await,
             MarketEvent::MatchingPaused { paused } => self.put(RowKey::Matching, Row::Matching(*paused)).await,
             MarketEvent::Attested { agent, epoch, receipt_root, rolling_hash } => {
                 let row = AttestationRow { receipt_root: *receipt_root, rolling_hash: *rolling_hash, opened_at };
@@ -115,7 +127,7 @@ impl<S: RowSource> Ledger<'_, S> {
             | MarketEvent::DealChanged(_)
             | MarketEvent::DealRefunded { .. }
             | MarketEvent::DealEnding { .. }
-            | MarketEvent::DealEnded { .. } => self.change_deal(&placed.event).await,
+            | MarketEvent::DealEnded { .. } => self.change_deal(event).await,
             // Kept as events; they change nothing.
             MarketEvent::MatchSkipped { .. } | MarketEvent::FillSkipped { .. } | MarketEvent::ClaimSkipped { .. } => {
                 Ok(())

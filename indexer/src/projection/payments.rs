@@ -114,6 +114,12 @@ impl Payments {
         self.noted.push(Payment { at, part, kind, from, to, amount });
     }
 
+    /// Whether the event at `place` moved money from or to `account`.
+    pub(super) fn have_moved(&self, place: OpenedAt, account: Address) -> bool {
+        let of_event = self.noted.iter().rev().take_while(|payment| payment.at == place);
+        of_event.into_iter().any(|payment| payment.from == account || payment.to == account)
+    }
+
     pub(super) fn take(&mut self) -> Vec<Payment> {
         std::mem::take(&mut self.noted)
     }

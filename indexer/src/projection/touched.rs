@@ -7,7 +7,6 @@ use common::{
 };
 
 use super::rows::{Row, RowKey};
-use crate::kind;
 
 const fn balance(account: Address) -> RowKey {
     RowKey::Balance { account }
@@ -23,7 +22,7 @@ const fn supply(hash: OfferHash) -> RowKey {
 
 /// Rows that the event names.
 pub(super) fn by_event(event: &MarketEvent) -> Vec<RowKey> {
-    let mut keys: Vec<RowKey> = kind::deal_of(event).map(|id| RowKey::Deal { id }).into_iter().collect();
+    let mut keys: Vec<RowKey> = event.deal_id().map(|id| RowKey::Deal { id }).into_iter().collect();
     match event {
         MarketEvent::Deposited { account, .. } | MarketEvent::Withdrawn { account, .. } => keys.push(balance(*account)),
         MarketEvent::ProviderOfferOpened { offer_hash, .. } => keys.push(supply(*offer_hash)),

@@ -100,13 +100,25 @@ impl Tx {
         let mut found = Vec::new();
         while let Some((now, later)) = keys.split_at_checked(statement_rows(keys.len()).max(1)) {
             keys = later;
-            let columns = table.names_of(Role::Key);
-            let groups = vec![unnumbered(columns.len()); now.len()].join(", ");
-            let sql = format!("SELECT * FROM {} WHERE ({}) IN (VALUES {groups})", table.name, columns.join(", "));
-            found.extend(self.fetch_all::<T>(Statement::whole(sql, now.concat())).await?);
+            found.extend(self.fetch_all::<T>(by_keys(table, now)).await?);
         }
         Ok(found)
     }
+}
+
+/// Rows of `table` with one of `keys`, for SQLite. It would read the whole table for keys of two columns in a list; this way
+/// it looks up one by one, as `CROSS JOIN` is the order that it follows.
+pub(super) fn by_keys(table: &Table, keys: &[Vec<Value>]) -> Statement {
+    let columns = table.names_of(Role::Key);
+    let groups = vec![unnumbered(columns.len()); keys.len()].join(", ");
+    let equal: Vec<_> = columns.iter().map(|column| format!("t.{column} = keys.{column}")).collect();
+    let sql = format!(
+        "WITH keys ({}) AS (VALUES {groups}) SELECT t.* FROM keys CROSS JOIN {} t WHERE {}",
+        columns.join(", "),
+        table.name,
+        equal.join(" AND ")
+    );
+    Statement::whole(sql, keys.concat())
 }
 
 /// Rows of the next statement when so many are left: few different lengths, so that each is found prepared.

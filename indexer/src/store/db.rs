@@ -289,6 +289,12 @@ impl Statement {
         self
     }
 
+    /// The same, to be asked how it would be answered.
+    #[cfg(test)]
+    pub(super) fn explained(self) -> Self {
+        Self { sql: Cow::Owned(format!("EXPLAIN QUERY PLAN {}", self.sql)), ..self }
+    }
+
     /// Goes on with `sql`.
     pub fn push(&mut self, sql: impl Display) -> &mut Self {
         // A `String` takes everything.

@@ -81,6 +81,27 @@ const ATTESTATIONS: &str =
      JOIN blocks b ON b.number = a.block_number
      WHERE 1 = 1";
 
+/// A page of attestations, and one more.
+pub(super) fn attestations(filter: AttestationFilter, part: Part) -> Result<Statement, StoreError> {
+    let mut query = Statement::new(ATTESTATIONS);
+    if let Some(agent) = filter.agent {
+        query.push(" AND a.agent = ").push_bind(agent.to_string());
+    }
+    match (filter.from_epoch, filter.to_epoch) {
+        // The index has them in their order then.
+        (Some(Epoch(from)), Some(Epoch(to))) if from == to => _ = query.push(" AND a.epoch = ").push_bind(from),
+        (from, to) => {
+            for (condition, epoch) in [(" AND a.epoch >= ", from), (" AND a.epoch <= ", to)] {
+                if let Some(Epoch(epoch)) = epoch {
+                    query.push(condition).push_bind(epoch);
+                }
+            }
+        }
+    }
+    narrow(&mut query, ["a.block_number", "a.log_index"], part)?;
+    Ok(query)
+}
+
 impl Snapshot {
     /// Agents' words on epochs, in the order in which they gave them.
     pub async fn attestations(
@@ -88,18 +109,7 @@ impl Snapshot {
         filter: AttestationFilter,
         part: Part,
     ) -> Result<Listed<AttestationView>, StoreError> {
-        let mut query = Statement::new(ATTESTATIONS);
-        if let Some(agent) = filter.agent {
-            query.push(" AND a.agent = ").push_bind(agent.to_string());
-        }
-        if let Some(Epoch(from)) = filter.from_epoch {
-            query.push(" AND a.epoch >= ").push_bind(from);
-        }
-        if let Some(Epoch(to)) = filter.to_epoch {
-            query.push(" AND a.epoch <= ").push_bind(to);
-        }
-        narrow(&mut query, ["a.block_number", "a.log_index"], part)?;
-        let found: Vec<AttestationRecord> = self.read.fetch_all(query).await?;
+        let found: Vec<AttestationRecord> = self.read.fetch_all(attestations(filter, part)?).await?;
         let items = found.into_iter().map(AttestationRecord::into_view).collect::<Result<Vec<_>, _>>()?;
         let place =
             |item: &AttestationView| OpenedAt { block: item.logged.block_number, log_index: item.logged.log_index };

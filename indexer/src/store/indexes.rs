@@ -16,10 +16,11 @@ const OF_EVENTS: [Index; 2] = [
 ];
 
 /// Of what follows from it.
-const OF_PROJECTION: [Index; 14] = [
+const OF_PROJECTION: [Index; 16] = [
     ("INDEX", "payments_from", "payments (from_account, block_number, log_index, part)"),
     // Money that only changes its purpose is found by the index above.
     ("INDEX", "payments_to", "payments (to_account, block_number, log_index, part) WHERE to_account <> from_account"),
+    ("INDEX", "mentions_account", "mentions (account, block_number, log_index)"),
     ("INDEX", "attestations_place", "attestations (block_number, log_index)"),
     ("INDEX", "attestations_epoch", "attestations (epoch, block_number, log_index)"),
     ("UNIQUE INDEX", "provider_offers_place", "provider_offers (opened_block, opened_log_index)"),
@@ -30,6 +31,7 @@ const OF_PROJECTION: [Index; 14] = [
     ("INDEX", "deals_developer_offer", "deals (developer_offer, opened_block, opened_log_index)"),
     ("INDEX", "deals_developer", "deals (developer, opened_block, opened_log_index)"),
     ("INDEX", "deals_provider", "deals (provider, opened_block, opened_log_index)"),
+    ("INDEX", "deals_state", "deals (state, opened_block, opened_log_index)"),
     ("INDEX", "deals_agent", "deals (agent, opened_block, opened_log_index)"),
     // Ended deals pile up; those that are not are what everyone asks for.
     ("INDEX", "deals_open", "deals (developer_offer) WHERE state <> 'ended'"),

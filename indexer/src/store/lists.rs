@@ -11,7 +11,7 @@ use super::{
     convert::{big, key, word},
     db::Statement,
     error::StoreError,
-    views::{DEALS, DEVELOPER_OFFERS, EVENTS, PROVIDER_OFFERS},
+    views::{DEALS, DEVELOPER_OFFERS, EVENTS, EVENTS_AT_PLACES, PROVIDER_OFFERS},
 };
 use crate::{
     kind,
@@ -50,6 +50,8 @@ pub struct EventFilter {
     pub kind: Option<&'static str>,
     /// The deal that it belongs to.
     pub deal: Option<DealId>,
+    /// Whom it concerns, as [`common::parties`] has it.
+    pub account: Option<Address>,
     /// Lowest height.
     pub from_block: Option<u64>,
     /// Greatest height.
@@ -111,65 +113,94 @@ impl Snapshot {
 
     /// Deals.
     pub async fn deals(&mut self, filter: DealFilter, part: Part) -> Result<Listed<DealView>, StoreError> {
-        let mut query = Statement::new(DEALS);
-        if let Some(state) = filter.state {
-            query.push(" AND d.state = ").push_bind(word("deals.state", &state)?);
-        }
-        let columns = [
-            (" AND d.provider = ", filter.provider.map(|account| account.to_string())),
-            (" AND d.developer = ", filter.developer.map(|account| account.to_string())),
-            (" AND d.agent = ", filter.agent.map(|account| account.to_string())),
-            (" AND d.developer_offer = ", filter.developer_offer.map(|hash| hash.to_string())),
-        ];
-        for (condition, value) in columns.into_iter().filter_map(|(sql, value)| value.map(|value| (sql, value))) {
-            query.push(condition).push_bind(value);
-        }
-        narrow(&mut query, ["d.opened_block", "d.opened_log_index"], part)?;
-        Ok(listed(self.fetch_deals(query).await?, part, |item| item.opened_at))
+        Ok(listed(self.fetch_deals(deals(filter, part)?).await?, part, |item| item.opened_at))
     }
 
     /// What happened in the market.
     pub async fn events(&mut self, filter: EventFilter, part: Part) -> Result<Listed<EventView>, StoreError> {
-        let mut query = Statement::new(EVENTS);
-        if let Some(kind) = filter.kind {
-            query.push(" AND e.kind = ").push_bind(kind::number(kind));
+        match filter.account {
+            Some(account) => self.events_concerning(account, filter, part).await,
+            None => Ok(listed(self.fetch_events(events(filter, part)?).await?, part, event_place)),
         }
-        if let Some(deal) = filter.deal {
-            query.push(" AND e.deal_key = ").push_bind(key(deal.as_bytes()));
-            query.push(" AND e.deal_id = ").push_bind(deal.to_string());
-        }
-        if let Some(from) = filter.from_block {
-            query.push(" AND e.block_number >= ").push_bind(i64::try_from(from).unwrap_or(i64::MAX));
-        }
-        if let Some(to) = filter.to_block {
-            query.push(" AND e.block_number <= ").push_bind(i64::try_from(to).unwrap_or(i64::MAX));
-        }
-        narrow(&mut query, EVENT_PLACE, part)?;
-        Ok(listed(self.fetch_events(query).await?, part, place_of))
     }
 
     /// Everything that happened to one deal: its own events, and its agent's attestations of its epochs.
     pub async fn timeline(&mut self, deal: DealId, part: Part) -> Result<Listed<EventView>, StoreError> {
-        let mut query = Statement::new(EVENTS);
-        query.push(
-            " AND (e.block_number, e.log_index) IN (SELECT block_number, log_index FROM events WHERE deal_key = ",
-        );
-        query.push_bind(key(deal.as_bytes())).push(" AND deal_id = ").push_bind(deal.to_string());
-        query.push(
-            " UNION ALL SELECT a.block_number, a.log_index FROM deals d JOIN attestations a ON a.agent = d.agent
-              AND a.epoch >= d.start_epoch AND a.epoch < d.end_epoch WHERE d.deal_id = ",
-        );
-        query.push_bind(deal.to_string()).push(")");
+        let mut query = timeline(deal);
         narrow(&mut query, EVENT_PLACE, part)?;
-        Ok(listed(self.fetch_events(query).await?, part, place_of))
+        Ok(listed(self.fetch_events(query).await?, part, event_place))
     }
 }
 
 const OFFER_PLACE: [&str; 2] = ["o.opened_block", "o.opened_log_index"];
 pub(super) const EVENT_PLACE: [&str; 2] = ["e.block_number", "e.log_index"];
 
-const fn place_of(event: &EventView) -> OpenedAt {
+pub(super) const fn event_place(event: &EventView) -> OpenedAt {
     OpenedAt { block: event.block_number, log_index: event.log_index }
+}
+
+/// All events of a deal, and its agent's attestations of its epochs.
+pub(super) fn timeline(deal: DealId) -> Statement {
+    let mut query = Statement::new(
+        "WITH places (block_number, log_index) AS (SELECT block_number, log_index FROM events WHERE deal_key = ",
+    );
+    query.push_bind(key(deal.as_bytes())).push(" AND deal_id = ").push_bind(deal.to_string());
+    query.push(
+        " UNION ALL SELECT a.block_number, a.log_index FROM deals d JOIN attestations a ON a.agent = d.agent
+          AND a.epoch >= d.start_epoch AND a.epoch < d.end_epoch WHERE d.deal_id = ",
+    );
+    query.push_bind(deal.to_string()).push(") ").push(EVENTS_AT_PLACES);
+    query
+}
+
+/// A page of deals, and one more.
+pub(super) fn deals(filter: DealFilter, part: Part) -> Result<Statement, StoreError> {
+    let mut query = Statement::new(DEALS);
+    let columns = [
+        (" AND d.provider = ", filter.provider.map(|account| account.to_string())),
+        (" AND d.developer = ", filter.developer.map(|account| account.to_string())),
+        (" AND d.agent = ", filter.agent.map(|account| account.to_string())),
+        (" AND d.developer_offer = ", filter.developer_offer.map(|hash| hash.to_string())),
+    ];
+    let mut is_of_somebody = false;
+    for (condition, value) in columns.into_iter().filter_map(|(sql, value)| value.map(|value| (sql, value))) {
+        query.push(condition).push_bind(value);
+        is_of_somebody = true;
+    }
+    if let Some(state) = filter.state {
+        // All deals in a state are many more than those of an account, so its index is not to be used beside another.
+        let column = if is_of_somebody { "d.state || ''" } else { "d.state" };
+        query.push(" AND ").push(column).push(" = ").push_bind(word("deals.state", &state)?);
+    }
+    narrow(&mut query, ["d.opened_block", "d.opened_log_index"], part)?;
+    Ok(query)
+}
+
+/// A page of events, and one more, whomever they concern.
+pub(super) fn events(filter: EventFilter, part: Part) -> Result<Statement, StoreError> {
+    let mut query = Statement::new(EVENTS);
+    if let Some(kind) = filter.kind {
+        // Nor is the index of all events of a kind where those of a deal are wanted.
+        query.push(if filter.deal.is_some() { " AND e.kind + 0 = " } else { " AND e.kind = " });
+        query.push_bind(kind::number(kind));
+    }
+    if let Some(deal) = filter.deal {
+        query.push(" AND e.deal_key = ").push_bind(key(deal.as_bytes()));
+        query.push(" AND e.deal_id = ").push_bind(deal.to_string());
+    }
+    between(&mut query, "e.block_number", filter);
+    narrow(&mut query, EVENT_PLACE, part)?;
+    Ok(query)
+}
+
+/// Only what `filter` has of the blocks.
+pub(super) fn between(query: &mut Statement, block: &str, filter: EventFilter) {
+    for (condition, height) in [(">=", filter.from_block), ("<=", filter.to_block)] {
+        if let Some(height) = height {
+            query.push(format_args!(" AND {block} {condition} "));
+            query.push_bind(i64::try_from(height).unwrap_or(i64::MAX));
+        }
+    }
 }
 
 /// Adds what makes a list one part of it. One item more than wanted is read, to know whether there are more.

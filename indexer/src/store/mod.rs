@@ -4,11 +4,12 @@
 //! `accounts` gives accounts their numbers; `write` applies steps, takes blocks back and rebuilds, `pipeline` writes a
 //! step while it is worked out; `rows` moves
 //! single rows; `indexes` is what makes reading fast; `records` and `convert` are the border between columns and
-//! domain; `snapshot`, `lists`, `providers`, `payments`, `history`, `feed` and `views` answer the API; `state` loads
-//! the whole market.
+//! domain; `snapshot`, `lists`, `providers`, `payments`, `mentions`, `history`, `feed`, `concerning` and `views`
+//! answer the API; `state` loads the whole market.
 
 mod accounts;
 mod bulk;
+mod concerning;
 mod convert;
 pub mod db;
 mod error;
@@ -16,8 +17,11 @@ mod feed;
 mod history;
 mod indexes;
 mod lists;
+mod mentions;
 mod payments;
 mod pipeline;
+#[cfg(test)]
+mod plans;
 mod providers;
 mod records;
 mod rows;

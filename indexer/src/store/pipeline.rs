@@ -13,13 +13,14 @@ use super::{
     convert::{big, json, key},
     db::{Tx, Value},
     error::StoreError,
-    payments,
+    mentions, payments,
     rows::{self, Rows},
 };
 use crate::{
     kind,
     projection::{
         ledger::{Ledger, RowSource, WorkingRows},
+        mentions::Mention,
         payments::Payment,
         rows::{Row, RowKey},
     },
@@ -129,7 +130,7 @@ impl Added<'_> {
                 undo.extend([number.into(), json("undo.row_key", &key)?.into(), before.into()]);
             }
         }
-        outlet.send(Work::Pay(ledger.take_payments())).await?;
+        outlet.send(Work::Name(ledger.take_payments(), ledger.take_mentions())).await?;
         outlet.put(UNDO, undo).await
     }
 }
@@ -149,8 +150,8 @@ fn portion(blocks: &[MarketBlock]) -> (&[MarketBlock], &[MarketBlock]) {
 /// What the side that makes portions wants of the one that has the database.
 enum Work {
     Put(&'static Table, Vec<Value>),
-    /// Payments name accounts by numbers, which the database has.
-    Pay(Vec<Payment>),
+    /// These name accounts by numbers, which the database has.
+    Name(Vec<Payment>, Vec<Mention>),
     Load(Vec<RowKey>, oneshot::Sender<HashMap<RowKey, Row>>),
 }
 
@@ -162,9 +163,11 @@ async fn carry_out(
     while let Some(work) = portions.recv().await {
         match work {
             Work::Put(table, values) => db.put(table, values).await?,
-            Work::Pay(payments) => {
-                accounts.learn(db, payments.iter().flat_map(|payment| [payment.from, payment.to])).await?;
+            Work::Name(payments, mentions) => {
+                let named = payments.iter().flat_map(|payment| [payment.from, payment.to]);
+                accounts.learn(db, named.chain(mentions.iter().map(|mention| mention.account))).await?;
                 db.put(payments::TABLE, payments::encoded(&payments, &accounts)?).await?;
+                db.put(mentions::TABLE, mentions::encoded(&mentions, &accounts)?).await?;
             }
             Work::Load(keys, answer) => {
                 let found = Rows(&mut *db).load(keys).await?;
@@ -225,7 +228,7 @@ impl RowSource for Outlet {
 }
 
 fn event_values(event: &PlacedEvent) -> Result<[Value; 7], StoreError> {
-    let deal = kind::deal_of(&event.event);
+    let deal = event.event.deal_id();
     Ok([
         big("block number", event.block_number)?.into(),
         big("log index", event.log_index)?.into(),

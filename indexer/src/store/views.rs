@@ -38,6 +38,12 @@ pub(super) const EVENTS: &str =
      FROM events e JOIN blocks b ON b.number = e.block_number
      WHERE 1 = 1";
 
+/// Events at the places of a table of that name, looked up one by one; conditions are added with `AND`.
+pub(super) const EVENTS_AT_PLACES: &str =
+    "SELECT e.block_number, b.hash AS block_hash, b.timestamp, e.log_index, e.tx_hash, e.payload
+     FROM places CROSS JOIN events e JOIN blocks b ON b.number = e.block_number
+     WHERE e.block_number = places.block_number AND e.log_index = places.log_index";
+
 /// An offer with what says whether its owner voided it.
 #[derive(sqlx::FromRow)]
 struct OfferRow<T> {

@@ -74,7 +74,7 @@ pub(super) async fn forget(db: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// What follows from events.
-const PROJECTED: [&str; 11] = [
+const PROJECTED: [&str; 12] = [
     "DELETE FROM balances",
     "DELETE FROM nonce_floors",
     "DELETE FROM cancelled_offers",
@@ -84,6 +84,7 @@ const PROJECTED: [&str; 11] = [
     "DELETE FROM deals",
     "DELETE FROM attestations",
     "DELETE FROM payments",
+    "DELETE FROM mentions",
     "DELETE FROM accounts",
     "DELETE FROM undo",
 ];
@@ -138,6 +139,7 @@ async fn take_back(db: &mut Tx, from: u64) -> Result<(), StoreError> {
     for table in [
         "DELETE FROM undo WHERE block_number >= $1",
         "DELETE FROM payments WHERE block_number >= $1",
+        "DELETE FROM mentions WHERE block_number >= $1",
         "DELETE FROM events WHERE block_number >= $1",
         "DELETE FROM blocks WHERE number >= $1",
     ] {

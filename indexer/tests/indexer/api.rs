@@ -150,6 +150,9 @@ async fn lists_are_filtered(scene: &Scene, router: &Router) {
         ("/v1/events?kind=attested".to_owned(), 2),
         (format!("/v1/events?deal={}&kind=deal_settled", scene.deal(0)), 1),
         (format!("/v1/events?deal={}&fromBlock=0&toBlock=1", scene.deal(0)), 0),
+        (format!("/v1/events?account={first}"), 5),
+        (format!("/v1/events?account={first}&kind=attested"), 1),
+        (format!("/v1/events?account={}", scene.demand_hash().to_string().split_at(42).0), 0),
         ("/v1/events?fromBlock=18446744073709551615".to_owned(), 0),
     ] {
         assert_eq!(ok(router, &path).await["items"].as_array().unwrap().len(), count, "{path}");
@@ -168,6 +171,7 @@ async fn lists_are_filtered(scene: &Scene, router: &Router) {
         ("/v1/provider-offers?region=moon", 400, "invalid_parameter", Some("region")),
         ("/v1/events?kind=bought", 400, "invalid_parameter", Some("kind")),
         ("/v1/payments?account=0x1", 400, "invalid_parameter", Some("account")),
+        ("/v1/events?account=0x1", 400, "invalid_parameter", Some("account")),
         ("/v1/events?format=xml", 400, "invalid_parameter", Some("format")),
         ("/v1/events?format=csv&limit=100001", 400, "invalid_parameter", Some("limit")),
         ("/v1/stream?cursor=now", 400, "invalid_parameter", Some("cursor")),

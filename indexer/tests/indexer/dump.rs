@@ -6,7 +6,7 @@ use indexer::Location;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 /// Table, its columns, and what its rows are ordered by.
-const TABLES: [(&str, &str, &str); 13] = [
+const TABLES: [(&str, &str, &str); 14] = [
     ("checkpoint", "block_number finalized_number", "id"),
     ("blocks", "number hash parent_hash timestamp event_count", "number"),
     ("events", "block_number log_index tx_hash kind deal_key deal_id payload", "block_number, log_index"),
@@ -38,6 +38,11 @@ const TABLES: [(&str, &str, &str); 13] = [
         "payment_overview",
         "block_number log_index part kind from_account to_account amount",
         "block_number, log_index, part",
+    ),
+    (
+        "mentions m JOIN accounts a ON a.number = m.account",
+        "block_number log_index a.account",
+        "block_number, log_index",
     ),
 ];
 

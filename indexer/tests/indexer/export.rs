@@ -73,8 +73,10 @@ async fn rows_say_all_that_pages_say() {
         "/v1/providers".to_owned(),
         "/v1/payments".to_owned(),
         "/v1/attestations".to_owned(),
+        format!("/v1/events?account={}", scene.developer.address()),
     ] {
-        let (headers, rows) = csv(&router, &format!("{path}?format=csv"), None).await;
+        let and = if path.contains('?') { '&' } else { '?' };
+        let (headers, rows) = csv(&router, &format!("{path}{and}format=csv"), None).await;
         assert_eq!(headers["x-as-of-block"], head.number.to_string());
         assert_eq!(headers["x-as-of-block-hash"], head.hash.to_string());
         assert_eq!(

@@ -38,9 +38,9 @@ pub(crate) enum Action {
 }
 
 /// Kinds of events, as [`Chain::event`] numbers them; those that need others to go before come more often.
-const KINDS: [u8; 38] = [
+const KINDS: [u8; 41] = [
     0, 1, 2, 3, 4, 4, 4, 5, 5, 5, 6, 7, 8, 9, 9, 9, 9, 10, 10, 11, 12, 12, 13, 14, 14, 14, 15, 15, 15, 16, 16, 17, 18,
-    19, 19, 20, 21, 22,
+    19, 19, 20, 21, 22, 23, 23, 24,
 ];
 
 pub(crate) fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
@@ -120,8 +120,22 @@ impl Chain {
 
     /// Adds a block in which these attempts are made.
     pub(crate) fn mine(&mut self, attempts: &[Attempt]) {
+        self.mine_at(self.last().map_or(1, |last| last.number + 1), attempts);
+    }
+
+    /// Adds blocks of these heights, in each of which there is some of everything.
+    pub(crate) fn busy_at(&mut self, heights: &[u64]) {
+        for (n, height) in (0..).zip(heights) {
+            let some = |kind: u8, b: u8| Attempt { kind, a: n, b, amount: 4_000 + u32::from(n) };
+            let deposits = (0..5).map(|a| Attempt { kind: 0, a, b: n, amount: 5_000 });
+            let others = KINDS.into_iter().chain(KINDS).enumerate();
+            let others = others.map(|(at, kind)| some(kind, n.wrapping_add(u8::try_from(at).unwrap())));
+            self.mine_at(*height, &deposits.chain(others).collect::<Vec<_>>());
+        }
+    }
+
+    fn mine_at(&mut self, number: u64, attempts: &[Attempt]) {
         let mut state = self.state();
-        let number = self.last().map_or(1, |last| last.number + 1);
         let mut hash = word(b'b', u32::try_from(number).unwrap());
         hash[1] = self.forks;
         let block = BlockRef {
@@ -190,7 +204,7 @@ impl Chain {
             11 => MarketEvent::MatchingPaused { paused: a % 2 == 0 },
             12 => MarketEvent::Attested {
                 agent: account(a),
-                epoch: Epoch(amount % 20),
+                epoch: Some(Epoch(amount % 20)).filter(|epoch| !has_attested(state, account(a), *epoch))?,
                 receipt_root: ReceiptRoot(word(b'r', amount)),
                 rolling_hash: ReceiptRoot(word(b'h', amount)),
             },
@@ -206,6 +220,17 @@ impl Chain {
                 manifest: Digest::ZERO,
                 artifact_url: format!("http://127.0.0.1/{amount}"),
             },
+            // Anybody may name a deal, also one that is opened later.
+            23 => match open_deal(state, a, b, amount)? {
+                MarketEvent::DealOpened(opened) => {
+                    MarketEvent::ClaimSkipped { deal_id: opened.deal_id, reason: Reason::DealUnknown }
+                }
+                _ => return None,
+            },
+            24 => MarketEvent::MatchSkipped {
+                developer_offer: pick(state.developer_offers.keys().copied(), b)?,
+                reason: Reason::FundsTooLow,
+            },
             22 => MarketEvent::MatcherPaid {
                 developer_offer: pick(state.developer_offers.keys().copied(), b)?,
                 matcher: who,
@@ -216,15 +241,22 @@ impl Chain {
     }
 }
 
+fn has_attested(state: &MarketState, agent: Address, epoch: Epoch) -> bool {
+    state.attested.get(&agent).is_some_and(|epochs| epochs.contains(&epoch))
+}
+
 fn supply(provider: Address, agent: Address, n: u32) -> ProviderOffer {
     ProviderOffer {
         provider,
         agent,
-        payout: agent,
+        payout: account(n.to_be_bytes()[3]),
         region: ["eu-de-fra1", "eu-fr-par1", "na-us-east"][n as usize % 3].parse().unwrap(),
         capacity: Resources { milli_cpu: 4_000, memory_mib: 8_192 },
         features: FeatureSet(u64::MAX),
-        prices: Prices::default(),
+        prices: Prices {
+            per_vcpu_epoch: Atoms::new(u64::from(n % 7) * 10).unwrap(),
+            per_gib_epoch: Atoms::new(u64::from(n % 5) * 3).unwrap(),
+        },
         max_epochs: 0,
         valid_until: u64::MAX,
         nonce: u64::from(n),
@@ -237,7 +269,7 @@ fn demand(developer: Address, n: u32) -> DeveloperOffer {
         developer,
         artifact: Digest(word(b'a', n)),
         manifest: Digest::ZERO,
-        size: Resources { milli_cpu: 100, memory_mib: 64 },
+        size: Resources { milli_cpu: 100 * (1 + n % 3), memory_mib: 64 * (1 + n % 2) },
         features: FeatureSet::EMPTY,
         regions: vec!["eu".parse().unwrap()],
         min_replicas: 1,
@@ -247,7 +279,7 @@ fn demand(developer: Address, n: u32) -> DeveloperOffer {
         prepaid_epochs: 2,
         valid_until: u64::MAX,
         nonce: u64::from(n),
-        matcher: Address::ZERO,
+        matcher: if n.is_multiple_of(3) { account(n.to_be_bytes()[3] / 3) } else { Address::ZERO },
         matcher_fee: Atoms::ZERO,
         allow: vec![account(1)],
         deny: Vec::new(),

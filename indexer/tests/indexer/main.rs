@@ -10,12 +10,14 @@
 )]
 
 mod api;
+mod concerning;
 mod dump;
 mod explore;
 mod export;
 mod faults;
 mod follow;
 mod history;
+mod migrate;
 mod openapi;
 mod projection;
 mod proxy;

@@ -57,7 +57,7 @@ impl Database {
 }
 
 /// Lets `action` happen to the chain and tells the store.
-async fn act(store: &Store, chain: &mut Chain, action: &Action) {
+pub(crate) async fn act(store: &Store, chain: &mut Chain, action: &Action) {
     let follows = chain.last();
     let input = match action {
         Action::Finalize(more) => {
@@ -129,7 +129,7 @@ fn change(payment: &PaymentView, account: Address) -> i128 {
     given - taken
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 

@@ -195,7 +195,15 @@ async fn a_reader_gets_what_it_asked_for() {
     scene.bill().await;
     scene.agrees(&indexer).await;
     let router = indexer.router();
-    for filter in [format!("deal={}", scene.deal(1)), "kind=deal_settled".to_owned(), "kind=withdrawn".to_owned()] {
+    let (developer, provider) = (scene.developer.address(), scene.providers[0].address());
+    for filter in [
+        format!("deal={}", scene.deal(1)),
+        "kind=deal_settled".to_owned(),
+        "kind=withdrawn".to_owned(),
+        format!("account={developer}"),
+        format!("account={provider}&kind=deal_settled"),
+        format!("account={provider}&deal={}", scene.deal(1)),
+    ] {
         let mut reader = Reader::new(&format!("cursor=0-0&{filter}"));
         reader.connect(&router).await;
         reader.agrees(&scene, &indexer, &format!("{ALL}&{filter}")).await;
