@@ -1,9 +1,9 @@
 //! Chain → database, safe to reorganizations and restarts, with a read API.
 //!
 //! Layout: [`source`] turns the chain into [`input`]s, final blocks through `backfill`; [`projection`] says what each
-//! event changes, without I/O; [`store`] commits rows, undo information and checkpoint in one transaction, and reads;
-//! [`sync`](Indexer) is the loop between them; [`view`] and `api` are the read API; `status`, `progress` and `metrics`
-//! say how it is doing.
+//! event changes, without I/O; [`prices`] what deals were opened at; [`store`] commits rows, undo information and
+//! checkpoint in one transaction, and reads; [`sync`](Indexer) is the loop between them; [`view`] and `api` are the read
+//! API; `status`, `progress` and `metrics` say how it is doing.
 //!
 //! The database is a projection: it may be deleted at any time and is then filled anew from the chain, or rebuilt from the
 //! stored events by [`store::Store::rebuild`].
@@ -14,6 +14,7 @@ mod error;
 pub mod input;
 mod kind;
 mod metrics;
+pub mod prices;
 mod progress;
 pub mod projection;
 pub mod source;

@@ -19,6 +19,7 @@ mod invoke;
 mod keys;
 mod list;
 mod money;
+mod prices;
 pub(crate) mod provider;
 mod status;
 
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Cancel(cancel::CancelArgs),
     /// Show how much of a size can be had, where and at which prices
     Depth(depth::DepthArgs),
+    /// Show what deals were opened at, over time
+    Prices(prices::PricesArgs),
     /// List offers
     Offers(list::OffersArgs),
     /// List deals, or show one deal's history
@@ -87,6 +90,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> anyhow::Result<Exi
         Command::Invoke(args) => invoke::run(args, output).await,
         Command::Cancel(args) => cancel::run(args, output).await,
         Command::Depth(args) => depth::run(args, output).await,
+        Command::Prices(args) => prices::run(args, output).await,
         Command::Offers(args) => list::offers(args, output).await,
         Command::Deals(args) => list::deals(args, output).await,
         Command::Balance(args) => money::balance(args, output).await,

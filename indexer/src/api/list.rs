@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
+    prices::{PriceBucket, PriceFilter},
     projection::rows::OpenedAt,
     store::{AttestationFilter, DealFilter, EventFilter, Listed, PaymentFilter, Snapshot, StoreError, payment_cursor},
     view::{
@@ -327,5 +328,33 @@ impl List for AttestationFilter {
 
     fn place(item: &Self::Item) -> Cursor {
         Cursor(OpenedAt { block: item.logged.block_number, log_index: item.logged.log_index })
+    }
+}
+
+impl List for PriceFilter {
+    type Item = PriceBucket;
+    const NAME: &'static str = "prices";
+    const COLUMNS: &'static [&'static str] = &[
+        "fromEpoch",
+        "toEpoch",
+        "start",
+        "deals",
+        "perVcpuEpoch.least",
+        "perVcpuEpoch.median",
+        "perVcpuEpoch.greatest",
+        "perGibEpoch.least",
+        "perGibEpoch.median",
+        "perGibEpoch.greatest",
+        "perReplicaEpoch.least",
+        "perReplicaEpoch.median",
+        "perReplicaEpoch.greatest",
+    ];
+
+    async fn page(&self, snapshot: &mut Snapshot, part: Part) -> Result<Listed<Self::Item>, StoreError> {
+        snapshot.prices(*self, part).await
+    }
+
+    fn place(item: &Self::Item) -> Cursor {
+        item.place()
     }
 }

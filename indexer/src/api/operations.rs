@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     kind,
+    prices::{MAX_BUCKETS, MAX_DEALS, PriceFilter},
     projection::payments::PaymentKind,
     store::{AttestationFilter, DealFilter, EventFilter, PaymentFilter},
     view::{
@@ -67,6 +68,10 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 
 fn limit(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_ROWS })
+}
+
+fn positive(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 1 })
 }
 
 fn format(_: &mut SchemaGenerator) -> Schema {
@@ -217,6 +222,7 @@ fn history() -> Vec<Operation> {
             .path::<Epoch>("epoch", "Its number.")
             .one::<EpochView>()
             .refuses((404, "epoch_unknown", "no block of the epoch, nor a later one, is indexed yet")),
+        prices(),
         new("/v1/events", "events", "All that happened in the market.", get(routes::events))
             .list::<EventFilter>()
             .query("kind", "The event's name.", event_kind)
@@ -226,6 +232,31 @@ fn history() -> Vec<Operation> {
             .query("toBlock", "Greatest height.", schema::<u64>),
         follow(),
     ]
+}
+
+/// The numbers are [`MAX_BUCKETS`], [`DEFAULT_LIMIT`] and [`MAX_DEALS`].
+const PRICES_ABOUT: &str = "What deals were opened at, over time: in each bucket of epochs how many there were, and least, \
+     median and greatest of the two asks of their provider offers and of their price. At most 500 buckets, by default the \
+     last 100, and at most 50000 deals of any place and size in them.";
+const _: () =
+    assert!(MAX_BUCKETS == 500 && MAX_DEALS == 50_000 && DEFAULT_LIMIT == 100, "PRICES_ABOUT has the numbers");
+
+fn prices() -> Operation {
+    Operation::new("/v1/prices", "prices", PRICES_ABOUT, get(routes::prices))
+        .list::<PriceFilter>()
+        .query(
+            "bucketEpochs",
+            "Epochs of a bucket; 1 by default. The first bucket of all begins with epoch 0.",
+            positive,
+        )
+        .query("fromEpoch", "An epoch of the first bucket.", schema::<Epoch>)
+        .query("toEpoch", "An epoch of the last bucket; the current one by default.", schema::<Epoch>)
+        .query("region", "Only deals hosted in this region.", schema::<Region>)
+        .query("minMilliCpu", "Only replicas with at least this CPU.", schema::<u32>)
+        .query("maxMilliCpu", "Only replicas with at most this CPU.", schema::<u32>)
+        .query("minMemoryMib", "Only replicas with at least this memory.", schema::<u32>)
+        .query("maxMemoryMib", "Only replicas with at most this memory.", schema::<u32>)
+        .refuses((400, "too_many_deals", "more deals were opened in these epochs than are looked at for an answer"))
 }
 
 fn follow() -> Operation {

@@ -12,6 +12,7 @@ use common::{
     event::BlockRef,
     http::Problem,
     ids::{Address, DealId, OfferHash},
+    resources::Resources,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -19,14 +20,17 @@ use serde::Serialize;
 use super::{
     Api, Refusal,
     list::{Deployments, DeveloperOffers, ProviderOffers, Providers, Timeline},
-    params::{Id, Params},
+    params::{Id, Params, invalid},
 };
 use crate::{
     kind,
+    prices::{Buckets, MAX_BUCKETS, MAX_DEALS, PriceFilter},
     progress::Progress,
     projection::payments::PaymentKind,
     store::{AttestationFilter, DealFilter, EventFilter, PaymentFilter},
-    view::{Answer, AsOf, BalanceView, DealView, Deployment, EpochView, MarketView, ProviderView, Totals},
+    view::{
+        Answer, AsOf, BalanceView, DEFAULT_LIMIT, DealView, Deployment, EpochView, MarketView, ProviderView, Totals,
+    },
 };
 
 type Listing = Result<Response, Refusal>;
@@ -200,6 +204,55 @@ pub(super) async fn events(State(api): State<Api>, mut params: Params) -> Listin
     };
     params.finish()?;
     api.list(filter, wanted).await
+}
+
+pub(super) async fn prices(State(api): State<Api>, mut params: Params) -> Listing {
+    let wanted = params.take_part()?;
+    let (width, from, to) =
+        (params.take("bucketEpochs")?.unwrap_or(1), params.take("fromEpoch")?, params.take("toEpoch")?);
+    let region = params.take("region")?;
+    let least = Resources {
+        milli_cpu: params.take("minMilliCpu")?.unwrap_or(0),
+        memory_mib: params.take("minMemoryMib")?.unwrap_or(0),
+    };
+    let greatest = Resources {
+        milli_cpu: params.take("maxMilliCpu")?.unwrap_or(u32::MAX),
+        memory_mib: params.take("maxMemoryMib")?.unwrap_or(u32::MAX),
+    };
+    params.finish()?;
+    let (mut view, schedule) = (api.view().await?, api.terms.schedule);
+    let buckets = price_buckets(width, from, to, schedule.epoch_at(view.as_of.timestamp))?;
+    let most = MAX_DEALS.saturating_add(1);
+    let deals = view.snapshot.deals_opened(buckets, schedule, most).await.map_err(Problem::internal)?;
+    if deals > MAX_DEALS.into() {
+        let detail = format!(
+            "more than {MAX_DEALS} deals were opened in these epochs, which is the most that are looked at for an answer: ask \
+             for fewer epochs at a time"
+        );
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "too_many_deals", detail).with_field("fromEpoch").into());
+    }
+    api.list_in(view, PriceFilter { buckets, schedule, region, least, greatest }, wanted).await
+}
+
+/// The buckets that are asked for: without a beginning the last ones, without an end up to `now`.
+fn price_buckets(width: u32, from: Option<u32>, to: Option<u32>, now: Epoch) -> Result<Buckets, Refusal> {
+    if width == 0 {
+        return Err(invalid("bucketEpochs", "must be at least 1, got 0"));
+    }
+    let to = to.map_or(now, Epoch);
+    let usual = to.0.saturating_sub(width.saturating_mul(DEFAULT_LIMIT.saturating_sub(1)));
+    let from = Epoch(from.unwrap_or(usual));
+    let buckets = Buckets::over(width, from, to)
+        .ok_or_else(|| invalid("fromEpoch", format!("must not be after toEpoch {to}, got {from}")))?;
+    if buckets.count() > MAX_BUCKETS.into() {
+        let count = buckets.count();
+        let detail = format!(
+            "epochs {from} to {to} are {count} buckets of {width}; there are at most {MAX_BUCKETS}: ask for fewer epochs, or \
+             for more of them in a bucket"
+        );
+        return Err(invalid("bucketEpochs", detail));
+    }
+    Ok(buckets)
 }
 
 pub(super) async fn totals(State(api): State<Api>) -> Single<Totals> {

@@ -4,7 +4,7 @@
 //! `accounts` gives accounts their numbers; `write` applies steps, takes blocks back and rebuilds, `pipeline` writes a
 //! step while it is worked out; `rows` moves
 //! single rows; `indexes` is what makes reading fast; `records` and `convert` are the border between columns and
-//! domain; `snapshot`, `lists`, `providers`, `payments`, `mentions`, `history`, `feed`, `concerning` and `views`
+//! domain; `snapshot`, `lists`, `providers`, `payments`, `mentions`, `history`, `prices`, `feed`, `concerning` and `views`
 //! answer the API; `state` loads the whole market.
 
 mod accounts;
@@ -22,6 +22,7 @@ mod payments;
 mod pipeline;
 #[cfg(test)]
 mod plans;
+mod prices;
 mod providers;
 mod records;
 mod rows;

@@ -59,6 +59,7 @@ async fn every_route_answers_for_its_block() {
         "/v1/attestations".to_owned(),
         "/v1/epochs/1".to_owned(),
         "/v1/events".to_owned(),
+        "/v1/prices".to_owned(),
         "/v1/totals".to_owned(),
         "/v1/status".to_owned(),
     ];
@@ -153,6 +154,7 @@ async fn lists_are_filtered(scene: &Scene, router: &Router) {
         (format!("/v1/events?account={first}"), 5),
         (format!("/v1/events?account={first}&kind=attested"), 1),
         (format!("/v1/events?account={}", scene.demand_hash().to_string().split_at(42).0), 0),
+        ("/v1/prices?bucketEpochs=10&fromEpoch=0&toEpoch=29".to_owned(), 3),
         ("/v1/events?fromBlock=18446744073709551615".to_owned(), 0),
     ] {
         assert_eq!(ok(router, &path).await["items"].as_array().unwrap().len(), count, "{path}");
@@ -172,6 +174,10 @@ async fn lists_are_filtered(scene: &Scene, router: &Router) {
         ("/v1/events?kind=bought", 400, "invalid_parameter", Some("kind")),
         ("/v1/payments?account=0x1", 400, "invalid_parameter", Some("account")),
         ("/v1/events?account=0x1", 400, "invalid_parameter", Some("account")),
+        ("/v1/prices?bucketEpochs=0", 400, "invalid_parameter", Some("bucketEpochs")),
+        ("/v1/prices?fromEpoch=0&toEpoch=500", 400, "invalid_parameter", Some("bucketEpochs")),
+        ("/v1/prices?fromEpoch=3&toEpoch=2", 400, "invalid_parameter", Some("fromEpoch")),
+        ("/v1/prices?minMilliCpu=-1", 400, "invalid_parameter", Some("minMilliCpu")),
         ("/v1/events?format=xml", 400, "invalid_parameter", Some("format")),
         ("/v1/events?format=csv&limit=100001", 400, "invalid_parameter", Some("limit")),
         ("/v1/stream?cursor=now", 400, "invalid_parameter", Some("cursor")),

@@ -73,6 +73,7 @@ async fn rows_say_all_that_pages_say() {
         "/v1/providers".to_owned(),
         "/v1/payments".to_owned(),
         "/v1/attestations".to_owned(),
+        "/v1/prices".to_owned(),
         format!("/v1/events?account={}", scene.developer.address()),
     ] {
         let and = if path.contains('?') { '&' } else { '?' };
