@@ -17,6 +17,7 @@ use super::{
         Book, Findings, Subject,
         answers::{Answers, List, Request},
     },
+    lists::ListAudit,
     replay::Replay,
 };
 use crate::client::ApiClient;
@@ -24,8 +25,8 @@ use crate::client::ApiClient;
 /// Requests that are under way at the same time.
 const PARALLEL: usize = 8;
 /// How often an answer is asked for, where its block is not on the chain: a reorganisation may have taken it away.
-const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const TRIES: u32 = 4;
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// How long the node may be behind an indexer.
 const NODE_PATIENCE: Duration = Duration::from_secs(15);
 /// Pages beyond those that a list should have: the market may grow meanwhile, but not without end.
@@ -68,7 +69,7 @@ pub(super) async fn block_of(api: &ApiClient, rpc: &Rpc, findings: &mut Findings
 }
 
 /// The canonical block of this height; waits for a node that is a little behind.
-async fn known_block(rpc: &Rpc, number: u64, api: &str) -> anyhow::Result<BlockRef> {
+pub(super) async fn known_block(rpc: &Rpc, number: u64, api: &str) -> anyhow::Result<BlockRef> {
     let waiting = async {
         loop {
             if let Some(block) = rpc.block(number).await? {
@@ -110,7 +111,7 @@ pub(super) async fn compare(
         let block = match number > reached {
             true => {
                 known_block(rpc, number, "an indexer").await?;
-                replay.advance(number).await?
+                replay.advance(number, findings).await?
             }
             false => replay.book.block().context("nothing was read")?,
         };
@@ -124,6 +125,26 @@ pub(super) async fn compare(
             } else if let Some(again) = ask_again(answer, rpc, block, findings).await? {
                 waiting.entry(again.as_of.number).or_default().push(again);
             }
+        }
+    }
+    finish_lists(replay, rpc, findings).await
+}
+
+/// Reads the lists of history to their ends, and the events as far as the lists go.
+async fn finish_lists(replay: &mut Replay, rpc: &Rpc, findings: &mut Findings) -> anyhow::Result<()> {
+    loop {
+        let reached = replay.book.block().map_or(0, |block| block.number);
+        for list in &mut replay.lists {
+            list.settle(reached, findings).await?;
+        }
+        let last = replay.lists.iter().filter_map(ListAudit::read_at).map(|as_of| as_of.number).max();
+        let Some(last) = last.filter(|last| *last > reached) else { break };
+        known_block(rpc, last, "an indexer").await?;
+        replay.advance(last, findings).await?;
+    }
+    for as_of in replay.lists.iter().filter_map(ListAudit::read_at) {
+        if rpc.block(as_of.number).await?.is_none_or(|block| block.hash != as_of.hash) {
+            bail!("the chain was reorganised at block {} while it was read: try again", as_of.number);
         }
     }
     Ok(())

@@ -1,12 +1,13 @@
 //! `wharfage audit`: everything that the market says, held against the chain's events.
 //!
-//! Layout: `replay` reads the events, `contract` the storage, `api` what indexers serve; [`judge`] has what is compared with
-//! what and the report, without I/O; [`matching`] is the audit of the matchers. Every amount is recomputed from events alone;
-//! no database is involved.
+//! Layout: `replay` reads the events, `contract` the storage, `api` what indexers serve, `lists` what they list of all that
+//! happened; [`judge`] has what is compared with what and the report, without I/O; [`matching`] is the audit of the
+//! matchers. Every amount is recomputed from events alone; no database is involved.
 
 mod api;
 mod contract;
 mod judge;
+mod lists;
 mod matching;
 mod replay;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use self::{
         Findings,
         report::{AuditedBlock, Report, Scope},
     },
+    lists::ListAudit,
     replay::Replay,
 };
 use super::connection::{DEFAULT_API, EndpointArgs, RpcArgs};
@@ -188,7 +190,8 @@ async fn examine(
         None => block_to_audit(reader, choice, finalized, output).await?,
     };
     let terms = reader.terms();
-    let mut replay = replayed(reader, block, output).await?;
+    let lists = apis.iter().flat_map(|api| ListAudit::all(api, reader.rpc(), block.number)).collect();
+    let mut replay = replayed(reader, block, lists, &mut findings, output).await?;
     let at = reader.at(block);
     let now = terms.schedule.epoch_at(block.timestamp);
     let contract = ContractAudit { book: &replay.book, at: &at, now, findings: &mut findings };
@@ -224,13 +227,19 @@ async fn on_the_chain(
 }
 
 /// The market's events up to `block`.
-async fn replayed(reader: &MarketReader, block: BlockRef, output: &Output) -> anyhow::Result<Replay> {
+async fn replayed(
+    reader: &MarketReader,
+    block: BlockRef,
+    lists: Vec<ListAudit>,
+    findings: &mut Findings,
+    output: &Output,
+) -> anyhow::Result<Replay> {
     let (number, first) = (block.number, reader.terms().deployed_at_block);
     ensure!(number >= first, UsageError(format!("block {number} lies before the market's first, {first}")));
     // Asked before all events are read, as nodes forget old storage.
     reader.at(block).matching_paused().await?;
-    let mut replay = Replay::new(reader.clone(), *output);
-    let reached = replay.advance(number).await?;
+    let mut replay = Replay::new(reader.clone(), lists, *output);
+    let reached = replay.advance(number, findings).await?;
     ensure!(reached.hash == block.hash, "the chain was reorganised at block {number} while it was read: try again");
     Ok(replay)
 }

@@ -6,7 +6,10 @@ use anyhow::{Context, ensure};
 use chain::MarketReader;
 use common::event::{BlockRef, MarketBlock};
 
-use super::judge::Book;
+use super::{
+    judge::{Book, Findings},
+    lists::ListAudit,
+};
 use crate::output::Output;
 
 /// Blocks of the first window.
@@ -22,20 +25,29 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Replay {
     feed: Feed,
     pub(super) book: Book,
+    /// Lists that are compared while the events are read.
+    pub(super) lists: Vec<ListAudit>,
 }
 
 impl Replay {
-    pub(super) fn new(reader: MarketReader, output: Output) -> Self {
+    pub(super) fn new(reader: MarketReader, lists: Vec<ListAudit>, output: Output) -> Self {
         let book = Book::new(reader.terms());
-        Self { feed: Feed::new(reader, output), book }
+        Self { feed: Feed::new(reader, output), book, lists }
     }
 
     /// Adds the events up to the block of this height; returns it.
-    pub(super) async fn advance(&mut self, to: u64) -> anyhow::Result<BlockRef> {
+    pub(super) async fn advance(&mut self, to: u64, findings: &mut Findings) -> anyhow::Result<BlockRef> {
         self.feed.begin();
         while let Some(blocks) = self.feed.window(to).await? {
             for block in &blocks {
-                self.book.apply_block(block).with_context(|| contradiction(block))?;
+                if self.lists.is_empty() {
+                    self.book.apply_block(block).with_context(|| contradiction(block))?;
+                    continue;
+                }
+                let rows = self.book.apply_with_rows(block).with_context(|| contradiction(block))?;
+                for list in &mut self.lists {
+                    list.block(&rows, findings).await?;
+                }
             }
         }
         let reached = self.book.block().context("the chain has no block of the market")?;

@@ -139,7 +139,7 @@ const fn opened_at(place: Place) -> OpenedAt {
     OpenedAt { block: place.block, log_index: place.log_index }
 }
 
-fn value(view: &impl Serialize) -> Value {
+pub(super) fn value(view: &impl Serialize) -> Value {
     // Views are maps with texts for keys and cannot fail; what is compared with null differs in any case.
     serde_json::to_value(view).unwrap_or_default()
 }

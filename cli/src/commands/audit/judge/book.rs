@@ -44,8 +44,15 @@ impl Book {
 
     /// Adds a block's events in their order.
     pub(in super::super) fn apply_block(&mut self, block: &MarketBlock) -> Result<(), StateError> {
-        self.state.apply_block(block)?;
-        block.events.iter().for_each(|event| self.note(event));
+        block.events.iter().try_for_each(|event| self.apply(event))?;
+        self.state.as_of = Some(block.block);
+        Ok(())
+    }
+
+    /// Adds one event.
+    pub(super) fn apply(&mut self, placed: &PlacedEvent) -> Result<(), StateError> {
+        self.state.apply(placed)?;
+        self.note(placed);
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub(super) type Lie = fn(&str, &mut Value);
 struct Server {
     truth: Router,
     lie: Lie,
+    /// Rows of history in a page at most, whatever is asked for.
+    page: Option<u32>,
     /// Withdraws an atom before each answer.
     mover: Option<(TxSender, Address)>,
     committed: watch::Receiver<Option<BlockRef>>,
@@ -48,16 +50,21 @@ impl LyingIndexer {
 
     /// A client of a server that tells this lie.
     pub(super) async fn telling(&self, lie: Lie) -> ApiClient {
-        self.serve(lie, None).await
+        self.serve(lie, None, None).await
+    }
+
+    /// The same in pages of five rows, as far as history goes.
+    pub(super) async fn telling_in_pages(&self, lie: Lie) -> ApiClient {
+        self.serve(lie, Some(5), None).await
     }
 
     /// A client of a server whose market moves on with each request.
     pub(super) async fn moving(&self) -> ApiClient {
-        self.serve(|_, _| (), Some(self.mover.clone())).await
+        self.serve(|_, _| (), Some(5), Some(self.mover.clone())).await
     }
 
-    async fn serve(&self, lie: Lie, mover: Option<(TxSender, Address)>) -> ApiClient {
-        let server = Server { truth: self.indexer.router(), lie, mover, committed: self.indexer.subscribe() };
+    async fn serve(&self, lie: Lie, page: Option<u32>, mover: Option<(TxSender, Address)>) -> ApiClient {
+        let server = Server { truth: self.indexer.router(), lie, page, mover, committed: self.indexer.subscribe() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(server);
@@ -77,6 +84,11 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         reach(server.committed.clone(), receipt.block).await;
     }
     let path = request.uri().path().to_owned();
+    let mut request = request;
+    if let Some(page) = server.page.filter(|_| ["/v1/payments", "/v1/attestations"].contains(&path.as_str())) {
+        let asked = request.uri().to_string().replace("limit=500", &format!("limit={page}"));
+        *request.uri_mut() = asked.parse().unwrap();
+    }
     let (head, body) = server.truth.oneshot(request).await.unwrap().into_parts();
     let body = axum::body::to_bytes(body, 10_000_000).await.unwrap();
     let mut body: Value = serde_json::from_slice(&body).unwrap();

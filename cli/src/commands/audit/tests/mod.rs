@@ -128,6 +128,7 @@ async fn an_honest_indexer_agrees_even_while_the_market_moves() {
     assert_eq!(
         kinds,
         [
+            "attestation",
             "balance",
             "block",
             "deal",
@@ -135,6 +136,7 @@ async fn an_honest_indexer_agrees_even_while_the_market_moves() {
             "developer offer",
             "market",
             "page",
+            "payment",
             "provider",
             "provider offer",
             "totals"
@@ -189,10 +191,70 @@ async fn an_indexer_that_lies_is_found() {
     assert_eq!(differing(&report), ["block hash"]);
 }
 
+/// What an indexer changes about its lists of history, and what is found then.
+#[tokio::test]
+async fn an_indexer_that_lies_about_history_is_found() {
+    let scene = Scene::life().await;
+    let folder = tempfile::tempdir().unwrap();
+    let indexer = LyingIndexer::start(&scene, folder.path()).await;
+    let honest = audit(&scene, &[indexer.telling_in_pages(|_, _| ()).await]).await;
+    assert_eq!(differing(&honest), [""; 0]);
+    let shown = shown(&honest);
+    let rows = shown["compared"].as_array().unwrap();
+    let counted = |what: &str| rows.iter().find(|row| row["what"] == what).unwrap()["compared"].as_u64().unwrap();
+    // Each list has several pages, and ends with one that is not full.
+    assert!(counted("payment") > 20 && counted("attestation") > 5, "{shown}");
+
+    const PAYMENTS: &str = "/v1/payments";
+    const ATTESTATIONS: &str = "/v1/attestations";
+    let lies: [(Lie, &[&str]); 11] = [
+        (|path, body| set(path, PAYMENTS, body, "/items/1/amount", json!("1")), &["payment amount"]),
+        (|path, body| set(path, PAYMENTS, body, "/items/1/txHash", json!("0x00")), &["payment txHash"]),
+        (|path, body| set(path, PAYMENTS, body, "/items/2/to", json!(Address::ZERO)), &["payment to"]),
+        (|path, body| set(path, ATTESTATIONS, body, "/items/1/epoch", json!(99)), &["attestation epoch"]),
+        (|path, body| tamper(path, PAYMENTS, body, |rows| drop(rows.remove(1))), &["payment "]),
+        (|path, body| tamper(path, ATTESTATIONS, body, |rows| drop(rows.remove(0))), &["attestation "]),
+        (|path, body| tamper(path, PAYMENTS, body, |rows| rows.insert(1, rows[0].clone())), &["payment twice"]),
+        (|path, body| tamper(path, PAYMENTS, body, |rows| rows.swap(0, 1)), &["payment ", "payment order"]),
+        (
+            |path, body| {
+                tamper(path, PAYMENTS, body, |rows| {
+                    // One that never was: above all others of its event.
+                    let mut made_up = rows[0].clone();
+                    made_up["part"] = json!(7);
+                    rows.insert(1, made_up);
+                });
+            },
+            &["payment "],
+        ),
+        (|path, body| set(path, PAYMENTS, body, "/nextCursor", json!("1-1")), &["page nextCursor", "payment "]),
+        (|path, body| set(path, ATTESTATIONS, body, "/nextCursor", Value::Null), &["attestation "]),
+    ];
+    for (at, (lie, found)) in lies.into_iter().enumerate() {
+        let differences = differing(&audit(&scene, &[indexer.telling_in_pages(lie).await]).await);
+        for found in found {
+            assert!(differences.iter().any(|difference| difference == found), "{at}: {found}: {differences:?}");
+        }
+    }
+    // One lie is one difference: what follows is compared with what it should be.
+    let once: Lie = |path, body| tamper(path, PAYMENTS, body, |rows| rows.retain(|row| row["kind"] != "withdrawal"));
+    let differences = differing(&audit(&scene, &[indexer.telling(once).await]).await);
+    assert_eq!(differences, ["payment "]);
+}
+
+/// Changes the rows of a list.
+fn tamper(path: &str, at: &str, body: &mut Value, change: fn(&mut Vec<Value>)) {
+    // The last page may have none.
+    if path == at && body["items"].as_array().unwrap().len() > 2 {
+        change(body["items"].as_array_mut().unwrap());
+    }
+}
+
 /// Changes an answer to paths that begin so.
 fn set(path: &str, at: &str, body: &mut Value, pointer: &str, value: Value) {
-    if path.starts_with(at) {
-        *body.pointer_mut(pointer).unwrap() = value;
+    // The last page may be shorter.
+    if let Some(told) = body.pointer_mut(pointer).filter(|_| path.starts_with(at)) {
+        *told = value;
     }
 }
 
