@@ -103,10 +103,11 @@ impl RunningMarket {
 fn router(indexer: &Indexer, matcher: &Matcher) -> axum::Router {
     let (indexer_ready, matcher_ready) = (indexer.readiness(), matcher.readiness());
     let ready: Readiness = Arc::new(move || indexer_ready().and_then(|()| matcher_ready()));
-    indexer
-        .router()
-        .merge(matcher.router())
-        .merge(joint_operator_routes(vec![indexer.metrics(), matcher.metrics()], ready))
+    indexer.router().merge(matcher.router()).merge(joint_operator_routes(
+        vec![indexer.metrics(), matcher.metrics()],
+        ready,
+        matcher.facts(),
+    ))
 }
 
 async fn serve(listener: TcpListener, router: axum::Router, shutdown: Shutdown) -> std::io::Result<()> {

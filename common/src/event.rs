@@ -230,6 +230,22 @@ pub struct BlockRef {
     pub timestamp: u64,
 }
 
+/// Names a block of one of all chains that there could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockId {
+    /// Height.
+    pub number: u64,
+    /// Its hash.
+    pub hash: BlockHash,
+}
+
+impl BlockRef {
+    /// Its name.
+    pub const fn id(&self) -> BlockId {
+        BlockId { number: self.number, hash: self.hash }
+    }
+}
+
 /// An event with its place on the chain; `(block hash, log index)` is its natural key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

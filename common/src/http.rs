@@ -79,18 +79,25 @@ impl IntoResponse for Problem {
 /// Says whether a service can do its work now; the text names what is missing.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// `/healthz` (the process answers), `/readyz` (it can do its work) and `/metrics` (Prometheus text).
+/// What else is to be said of a service that can do its work, by name.
+pub type ReadyFacts = Arc<dyn Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync>;
+
+/// `/healthz` (the process answers), `/readyz` (it can do its work: `{"ready":true}`) and `/metrics` (Prometheus text).
 pub fn operator_routes(registry: Registry, ready: Readiness) -> Router {
-    joint_operator_routes(vec![registry], ready)
+    joint_operator_routes(vec![registry], ready, Arc::new(serde_json::Map::new))
 }
 
-/// The same for a process that runs several services, each with a registry of its own.
-pub fn joint_operator_routes(registries: Vec<Registry>, ready: Readiness) -> Router {
+/// The same for a process that runs several services, each with a registry of its own, and that has `facts` to add to
+/// `/readyz`.
+pub fn joint_operator_routes(registries: Vec<Registry>, ready: Readiness, facts: ReadyFacts) -> Router {
     let readyz = move || {
-        let answer = ready();
+        let (answer, mut facts) = (ready(), facts());
         async move {
             match answer {
-                Ok(()) => "ready\n".into_response(),
+                Ok(()) => {
+                    facts.insert("ready".to_owned(), true.into());
+                    Json(facts).into_response()
+                }
                 Err(missing) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", missing).into_response(),
             }
         }

@@ -87,8 +87,8 @@ pub(crate) struct TooLarge {
 }
 
 impl Planned {
-    /// `live` replicas of the demand have a host already.
-    pub(crate) fn of(planned: &PlannedMatch, live: u16, market: Address) -> Self {
+    /// Encodes a match.
+    pub(crate) fn of(planned: &PlannedMatch, market: Address) -> Self {
         let demand = &planned.demand;
         let host = |supply: &Supply| Host {
             offer: supply.hash,
@@ -107,7 +107,7 @@ impl Planned {
             demand: demand.hash,
             is_signed_by_contract: is_signed_by_contract(demand.hash, demand.offer.developer, &demand.signature),
             hosts: planned.fills.iter().map(|(supply, _)| host(supply)).collect(),
-            needed: usize::from(demand.offer.min_replicas.saturating_sub(live)).max(1),
+            needed: usize::from(demand.offer.min_replicas.saturating_sub(planned.live)).max(1),
             bytes: 0,
         };
         made.measure(market);
@@ -277,8 +277,9 @@ mod tests {
                 unlimited_funds: false,
             },
             fills: supplies.into_iter().map(supply).collect(),
+            live: 0,
         };
-        let mut planned = Planned::of(&made, 0, MARKET);
+        let mut planned = Planned::of(&made, MARKET);
         // No signature of the samples is real; these stand for an account's own.
         planned.hosts.iter_mut().for_each(|host| host.is_signed_by_contract = false);
         planned

@@ -26,6 +26,8 @@ pub mod store;
 mod tick;
 mod turn;
 mod view;
+#[cfg(test)]
+mod view_tests;
 
 pub use self::{
     component::{NotHostable, required_features},

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chain::ChainError;
 use common::{
-    event::Reason,
+    event::{BlockRef, Reason},
     ids::{DealId, OfferHash, TxHash},
+    state::StateError,
 };
 use matching::snapshot::PendingFill;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
@@ -27,7 +28,13 @@ pub(crate) struct Metrics {
     accepted: IntCounterVec,
     /// `wharfage_matcher_offers_refused_total{kind}`: submissions that were refused.
     refused: IntCounterVec,
-    /// `wharfage_matcher_open_demands`: developer offers that want hosts, as of the last tick.
+    /// `wharfage_matcher_market_loads_total`: how often the whole market was read: once at the start, and where a
+    /// reorganization went deeper than is remembered.
+    market_loads: IntCounter,
+    /// `wharfage_matcher_market_blocks_taken_back_total`: blocks with events that reorganizations took back in memory.
+    blocks_taken_back: IntCounter,
+    /// `wharfage_matcher_open_demands`: developer offers that want hosts and that no match is under way for, as of the last
+    /// tick.
     open_demands: IntGauge,
     /// `wharfage_matcher_open_supplies`: provider offers that are not void, as of the last tick.
     open_supplies: IntGauge,
@@ -69,6 +76,8 @@ impl Metrics {
             registry: Registry::new(),
             accepted: counters("offers_accepted_total", "Signed offers that were taken in", &["kind"])?,
             refused: counters("offers_refused_total", "Submissions that were refused", &["kind"])?,
+            market_loads: counter("market_loads_total", "How often the whole market was read")?,
+            blocks_taken_back: counter("market_blocks_taken_back_total", "Blocks that reorganizations took back")?,
             open_demands: IntGauge::with_opts(named("open_demands", "Developer offers that want hosts"))?,
             open_supplies: IntGauge::with_opts(named("open_supplies", "Provider offers that are not void"))?,
             transactions: counters("transactions_total", "Changes of transactions", &["kind", "status"])?,
@@ -108,6 +117,8 @@ impl Metrics {
     fn register(&self) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(self.accepted.clone()))?;
         self.registry.register(Box::new(self.refused.clone()))?;
+        self.registry.register(Box::new(self.market_loads.clone()))?;
+        self.registry.register(Box::new(self.blocks_taken_back.clone()))?;
         self.registry.register(Box::new(self.open_demands.clone()))?;
         self.registry.register(Box::new(self.open_supplies.clone()))?;
         self.registry.register(Box::new(self.transactions.clone()))?;
@@ -136,6 +147,22 @@ impl Metrics {
     pub(crate) fn offer_refused(&self, kind: Kind, code: &str) {
         self.refused.with_label_values(&[kind.as_str()]).inc();
         tracing::debug!(kind = kind.as_str(), code, "offer refused");
+    }
+
+    pub(crate) fn market_loaded(&self, block: Option<BlockRef>) {
+        self.market_loads.inc();
+        tracing::info!(block = block.map(|block| block.number), "the whole market was read");
+    }
+
+    pub(crate) fn blocks_taken_back(&self, count: usize) {
+        if count > 0 {
+            self.blocks_taken_back.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+            tracing::info!(count, "a reorganization took blocks with events back");
+        }
+    }
+
+    pub(crate) fn market_contradicted(&self, error: &StateError) {
+        tracing::error!(%error, "the indexed events contradict each other, the whole market is read again");
     }
 
     pub(crate) fn market_seen(&self, demands: usize, supplies: usize) {

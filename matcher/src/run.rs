@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use chain::{MarketReader, TxSender};
-use common::{clock::SharedClock, event::BlockRef, http::Readiness, shutdown::Shutdown};
+use common::{
+    clock::SharedClock,
+    event::BlockRef,
+    http::{Readiness, ReadyFacts},
+    shutdown::Shutdown,
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,7 +23,7 @@ use crate::{
     store::{Leadership, Store},
     tick::Loop,
     turn::Turn,
-    view::Views,
+    view::{REMEMBERED_BLOCKS, ViewParts, Views},
 };
 
 /// A running matcher. Dropping it stops it at once, which is safe at any time; [`Matcher::stopped`] waits for an orderly
@@ -64,7 +69,17 @@ impl Matcher {
         .await?;
         let (metrics, health) = (Metrics::new()?, Arc::new(Health::default()));
         let market = (reader.domain(), terms);
-        let views = Arc::new(Views::new(market, store, own.clone(), Arc::clone(&clock), sender.address()));
+        let views = Arc::new(Views::new(
+            market,
+            ViewParts {
+                indexer: store,
+                store: own.clone(),
+                clock: Arc::clone(&clock),
+                metrics: metrics.clone(),
+                matcher: sender.address(),
+                remembered: REMEMBERED_BLOCKS,
+            },
+        ));
         let wake = Arc::new(Notify::new());
         let relay = Relay::new(RelayParts {
             store: own.clone(),
@@ -119,6 +134,11 @@ impl Matcher {
     /// False until the first round, and while rounds fail.
     pub fn readiness(&self) -> Readiness {
         self.health.readiness()
+    }
+
+    /// What [`Matcher::readiness`] leaves out: `matcherRole`, which is `alone`, `leader` or `follower`. All of them are ready.
+    pub fn facts(&self) -> ReadyFacts {
+        self.health.facts()
     }
 
     /// The matcher's metrics, all named `wharfage_matcher_…`.

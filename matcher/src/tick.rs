@@ -4,17 +4,21 @@
 //! Where several processes share a database, all of this is the leader's; the others look every second whether it is
 //! theirs to lead.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chain::{ChainError, calls, sender::TRANSACTION_GAS_CAP};
 use common::{
     clock::SharedClock,
     epoch::Epoch,
     event::BlockRef,
-    ids::{Address, DealId, OfferHash},
+    ids::{DealId, OfferHash},
     shutdown::Shutdown,
 };
-use matching::ends::{self, Due};
+use matching::{ends::Due, market::SortedOffers};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -23,12 +27,12 @@ use tokio::{
 use crate::{
     batch::{self, Batch, Planned},
     error::MatcherError,
-    health::Health,
+    health::{Health, Role},
     metrics::Metrics,
     relay::{GasBounds, Relay},
     store::{Leadership, Proposed, Standing, Store, TxKind},
     turn::Turn,
-    view::{View, Views},
+    view::{Present, Views},
 };
 
 /// Pause after a round that failed.
@@ -56,7 +60,7 @@ pub(crate) struct Loop {
     /// Most transactions that are not mined.
     pub(crate) max_in_flight: usize,
     pub(crate) leadership: Leadership,
-    /// Leadership and next offer's number, as of the last look at a shared database.
+    /// Leadership and the last change of an offer, as of the last look at a shared database.
     pub(crate) seen: Option<(Standing, u64)>,
     pub(crate) turn: Turn,
     pub(crate) ticks: watch::Receiver<Option<BlockRef>>,
@@ -67,6 +71,20 @@ pub(crate) struct Loop {
     pub(crate) refused_ends: BTreeMap<DealId, Epoch>,
     /// Epoch in which old rows were last removed.
     pub(crate) tidied_in: Option<Epoch>,
+}
+
+/// What a round begins with.
+struct Seen {
+    /// Height of the last indexed block.
+    indexed: u64,
+    /// That of the block's time.
+    epoch: Epoch,
+    open_demands: usize,
+    open_supplies: usize,
+    /// Demands that can be matched, in order of service.
+    matchable: Vec<OfferHash>,
+    /// What is to be noted of signed offers.
+    sorted: SortedOffers,
 }
 
 impl Loop {
@@ -121,8 +139,9 @@ impl Loop {
     async fn round(&mut self) -> Result<(), MatcherError> {
         self.ticks.borrow_and_update();
         if self.standing().await == Standing::Follower {
-            // The leader's changes are seen by those who ask.
+            // So that whoever asks finds the leader's changes, and not much to catch up with.
             self.views.changed();
+            drop(self.views.follow().await?);
             return Ok(());
         }
         let Some(indexed) = self.views.indexed().await? else { return Ok(()) };
@@ -131,16 +150,21 @@ impl Loop {
         }
         self.metrics.turn_wait(self.turn.wait());
         self.views.changed();
-        let view = self.views.now().await?;
-        self.metrics.market_seen(view.open_demands(), view.snapshot.supplies.len());
-        self.housekeeping(&view).await?;
-        self.send_matches(&view).await?;
-        self.end_deals(&view).await
+        let seen = self.views.ask(Seen::of).await?;
+        self.metrics.market_seen(seen.open_demands, seen.open_supplies);
+        self.housekeeping(&seen).await?;
+        self.send_matches(&seen).await?;
+        self.end_deals(&seen).await
     }
 
     async fn standing(&mut self) -> Standing {
         let standing = self.leadership.standing().await;
         self.metrics.standing(standing);
+        self.health.stands(match standing {
+            Standing::Leader if !self.leadership.is_shared() => Role::Alone,
+            Standing::Leader => Role::Leader,
+            Standing::Follower => Role::Follower,
+        });
         standing
     }
 
@@ -155,16 +179,15 @@ impl Loop {
         }
     }
 
-    /// Whether the lead has changed hands, or another process has taken an offer in.
+    /// Whether the lead has changed hands, or another process has taken an offer in or closed one.
     async fn has_changed_elsewhere(&mut self) -> bool {
         let standing = self.standing().await;
-        let Ok(next) = self.store.next_sequence().await else { return true };
-        self.seen.replace((standing, next)) != Some((standing, next))
+        let Ok(last) = self.store.last_change().await else { return true };
+        self.seen.replace((standing, last)) != Some((standing, last))
     }
 
-    async fn send_matches(&mut self, view: &Arc<View>) -> Result<(), MatcherError> {
-        let demands: Vec<OfferHash> = view.matches.iter().map(|planned| planned.demand.hash).collect();
-        let ripe = self.turn.ripe(&demands, view.indexed());
+    async fn send_matches(&mut self, seen: &Seen) -> Result<(), MatcherError> {
+        let ripe = self.turn.ripe(&seen.matchable, seen.indexed);
         let room = self.max_in_flight.saturating_sub(self.relay.in_flight().await?);
         if room == 0 || !ripe.contains(&true) {
             return Ok(());
@@ -172,23 +195,30 @@ impl Loop {
         let budget = self.max_gas.min(TRANSACTION_GAS_CAP).min(self.relay.block_gas_limit().await?);
         let market = self.views.terms.market;
         let most = batch::MAX_MATCHES.saturating_mul(room);
-        let line = tokio::task::spawn_blocking({
-            let view = Arc::clone(view);
-            move || line(&view, &ripe, most, market)
-        });
-        let mut line = line.await.map_err(|_| MatcherError::Aborted)?.into_iter().peekable();
+        let ripe = seen.matchable.iter().zip(ripe).filter(|(_, is_ripe)| *is_ripe).map(|(demand, _)| *demand);
+        let ripe: BTreeSet<OfferHash> = ripe.collect();
+        let (planned, indexed) = self
+            .views
+            .ask(move |present| {
+                // Where the market has moved on, what is ripe and can still be matched.
+                (present.matches(most, |demand| ripe.contains(&demand)), present.indexed())
+            })
+            .await?;
+        let encode = move || planned.iter().map(|planned| Planned::of(planned, market)).collect::<Vec<_>>();
+        let line = tokio::task::spawn_blocking(encode).await.map_err(|_| MatcherError::Aborted)?;
+        let mut line = line.into_iter().peekable();
         for _ in 0..room {
             self.lead().await?;
             match Batch::take(&mut line, market, budget) {
                 Ok(Some(batch)) => {
-                    if !self.send_batch(batch, budget, view.indexed()).await? {
+                    if !self.send_batch(batch, budget, indexed).await? {
                         break;
                     }
                 }
                 Ok(None) => break,
                 Err(too_large) => {
                     self.metrics.match_too_large(&too_large, budget);
-                    self.store.hold(too_large.demand, view.indexed()).await?;
+                    self.store.hold(too_large.demand, indexed).await?;
                 }
             }
         }
@@ -233,27 +263,26 @@ impl Loop {
         Ok(())
     }
 
-    async fn end_deals(&mut self, view: &View) -> Result<(), MatcherError> {
-        let epoch = view.snapshot.conditions.epoch;
+    async fn end_deals(&mut self, seen: &Seen) -> Result<(), MatcherError> {
+        let epoch = seen.epoch;
         self.refused_ends.retain(|_, refused_in| *refused_in == epoch);
-        let under_way = self.store.pending_ends(view.indexed()).await?;
-        let due = ends::due(&view.state, &self.views.terms, epoch);
-        let now = due
-            .into_iter()
-            .filter(|due| !under_way.contains(&due.deal()) && !self.refused_ends.contains_key(&due.deal()))
-            .take(MAX_ENDS)
-            .collect::<Vec<_>>();
+        let under_way = self.store.pending_ends(seen.indexed).await?;
+        let refused: BTreeSet<DealId> = self.refused_ends.keys().copied().collect();
+        let ends = move |present: &mut Present| {
+            let market = &mut present.market;
+            let due = market.due(MAX_ENDS, |deal| !under_way.contains(&deal) && !refused.contains(&deal));
+            let deal = |due: Due| Some((due, market.state().deals.get(&due.deal())?.deal.reference()));
+            due.into_iter().filter_map(deal).collect::<Vec<_>>()
+        };
         let market = self.views.terms.market;
-        for due in now {
-            let Some(known) = view.state.deals.get(&due.deal()) else { continue };
-            let deal = known.deal.reference();
+        for (due, deal) in self.views.ask(ends).await? {
             let (kind, call) = match due {
                 Due::Evict(_) => (TxKind::Evict, calls::evict(market, &deal)),
                 Due::Close(_) => (TxKind::Close, calls::close_deal(market, &deal)),
             };
             self.lead().await?;
             let proposed = Proposed::EndOf(kind, due.deal());
-            match self.relay.submit(&call, &proposed, GasBounds::NONE, view.indexed()).await {
+            match self.relay.submit(&call, &proposed, GasBounds::NONE, seen.indexed).await {
                 Err(MatcherError::Chain(error)) if !error.is_transient() => {
                     self.metrics.end_refused(kind, due.deal(), &error);
                     self.refused_ends.insert(due.deal(), epoch);
@@ -265,29 +294,37 @@ impl Loop {
     }
 
     /// Notes what the chain knows, closes what is void, and once an epoch forgets what is old.
-    async fn housekeeping(&mut self, view: &View) -> Result<(), MatcherError> {
-        let (indexed, now) = (view.indexed(), self.clock.unix_seconds());
-        let sorted = view.sort_signed();
+    async fn housekeeping(&mut self, seen: &Seen) -> Result<(), MatcherError> {
+        let (indexed, epoch, now) = (seen.indexed, seen.epoch, self.clock.unix_seconds());
+        let sorted = &seen.sorted;
         if !sorted.void.is_empty() {
             self.store.close_offers(&sorted.void, now).await?;
+            self.views.changed();
         }
         if !sorted.appeared.is_empty() || !sorted.vanished.is_empty() {
             self.store.note_chain(&sorted.appeared, &sorted.vanished, indexed).await?;
+            self.views.changed();
         }
-        let epoch = view.snapshot.conditions.epoch;
         if self.tidied_in != Some(epoch) {
             self.store.close_settled(indexed.saturating_sub(FINALITY_BLOCKS), now).await?;
             self.store.prune_offers(now.saturating_sub(REMEMBERED_SECONDS)).await?;
             self.store.prune_transactions(indexed.saturating_sub(REMEMBERED_BLOCKS)).await?;
             self.tidied_in = Some(epoch);
+            self.views.changed();
         }
         Ok(())
     }
 }
 
-/// The first `most` of the matches that are ripe, ready to be encoded.
-fn line(view: &View, ripe: &[bool], most: usize, market: Address) -> Vec<Planned> {
-    let live = |demand| view.snapshot.ledger.placement(demand).live_replicas;
-    let ripe = view.matches.iter().zip(ripe).filter(|(_, is_ripe)| **is_ripe).map(|(planned, _)| planned);
-    ripe.take(most).map(|planned| Planned::of(planned, live(planned.demand.hash), market)).collect()
+impl Seen {
+    fn of(present: &mut Present) -> Self {
+        Self {
+            indexed: present.indexed(),
+            epoch: present.market.conditions().epoch,
+            open_demands: present.open_demands,
+            open_supplies: present.market.seen().supplies_open(),
+            matchable: present.matchable(),
+            sorted: present.market.sort_signed(),
+        }
+    }
 }

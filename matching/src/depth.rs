@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{feature::FeatureSet, ids::Address, money::Atoms, region::Region, resources::Resources};
+use common::{
+    feature::FeatureSet, ids::Address, market::MarketTerms, money::Atoms, region::Region, resources::Resources,
+    state::Place,
+};
 use serde::Serialize;
 
-use crate::{
-    ledger::Ledger,
-    snapshot::{Conditions, Supply},
-};
+use crate::snapshot::Supply;
 
 /// Most steps of one place.
 const MAX_STEPS: usize = 10;
@@ -69,53 +69,88 @@ pub struct Step {
     pub replicas: u64,
 }
 
+/// A supply as it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Offered<'a> {
+    /// Its terms. It is not void.
+    pub supply: &'a Supply,
+    /// What deals hold of it.
+    pub used: Resources,
+    /// Its provider's free balance.
+    pub free: Atoms,
+}
+
 /// A supply with room for replicas.
-struct Room<'a> {
+#[derive(Debug)]
+struct Room {
     ask: Atoms,
-    supply: &'a Supply,
+    place: Place,
+    provider: Address,
+    region: Region,
     replicas: u64,
+    /// The provider's.
+    free: Atoms,
 }
 
-/// The depth for a size. A provider's balance pays the bonds of its cheapest offers first; replicas that it does not pay
-/// for are not counted. Takes O(*n* log *n*) for *n* supplies.
-pub fn depth(conditions: &Conditions, ledger: &Ledger, supplies: &[Supply], wanted: &Wanted) -> Depth {
-    let mut rooms: Vec<Room<'_>> = supplies.iter().filter_map(|supply| room(ledger, supply, wanted)).collect();
-    // Stable: equal asks stay in order of registration.
-    rooms.sort_by_key(|room| room.ask);
-    let mut balances: BTreeMap<Address, Atoms> = BTreeMap::new();
-    let (mut total, mut places) = (Tally::default(), BTreeMap::<Region, Tally>::new());
-    for room in rooms {
-        let provider = room.supply.offer.provider;
-        let left = balances.entry(provider).or_insert_with(|| ledger.free(provider));
-        let replicas = bonded(conditions, room.ask, room.replicas, left);
-        if replicas == 0 {
-            continue;
-        }
-        total.add(room.ask, provider, replicas);
-        for place in PREFIXES.iter().filter_map(|length| room.supply.offer.region.prefix(*length)) {
-            places.entry(place).or_default().add(room.ask, provider, replicas);
-        }
+/// Supplies with room for a size, gathered one by one, so that nobody has to keep still for long.
+#[derive(Debug)]
+pub struct Gathered {
+    wanted: Wanted,
+    rooms: Vec<Room>,
+}
+
+impl Gathered {
+    /// None yet.
+    pub const fn new(wanted: Wanted) -> Self {
+        Self { wanted, rooms: Vec::new() }
     }
-    let regions = places.into_iter().map(|(place, tally)| tally.shown(Some(place))).collect();
-    Depth { size: wanted.size, total: total.shown(wanted.region), regions }
-}
 
-/// How often the size fits into what is free.
-fn room<'a>(ledger: &Ledger, supply: &'a Supply, wanted: &Wanted) -> Option<Room<'a>> {
-    let offer = &supply.offer;
-    let fits = offer.features.contains(wanted.features)
-        && wanted.region.is_none_or(|region| region.contains(offer.region))
-        && (offer.max_epochs == 0 || offer.max_epochs >= wanted.epochs);
-    let free = offer.capacity.saturating_sub(ledger.used(supply.hash));
-    let of = |free: u32, size: u32| free.checked_div(size).unwrap_or(u32::MAX);
-    let replicas = of(free.milli_cpu, wanted.size.milli_cpu).min(of(free.memory_mib, wanted.size.memory_mib));
-    let ask = offer.ask(wanted.size)?;
-    (fits && replicas > 0).then_some(Room { ask, supply, replicas: u64::from(replicas) })
+    /// Adds a supply, if there is room in it.
+    pub fn add(&mut self, offered: &Offered<'_>) {
+        let (wanted, offer) = (&self.wanted, &offered.supply.offer);
+        let fits = offer.features.contains(wanted.features)
+            && wanted.region.is_none_or(|region| region.contains(offer.region))
+            && (offer.max_epochs == 0 || offer.max_epochs >= wanted.epochs);
+        let free = offer.capacity.saturating_sub(offered.used);
+        let of = |free: u32, size: u32| free.checked_div(size).unwrap_or(u32::MAX);
+        let replicas = of(free.milli_cpu, wanted.size.milli_cpu).min(of(free.memory_mib, wanted.size.memory_mib));
+        let ask = offer.ask(wanted.size).filter(|_| fits && replicas > 0);
+        self.rooms.extend(ask.map(|ask| Room {
+            ask,
+            place: offered.supply.place,
+            provider: offer.provider,
+            region: offer.region,
+            replicas: u64::from(replicas),
+            free: offered.free,
+        }));
+    }
+
+    /// The depth for the size. A provider's balance pays the bonds of its cheapest offers first; replicas that it does not
+    /// pay for are not counted. Takes O(*n* log *n*) for *n* supplies with room.
+    pub fn depth(mut self, terms: &MarketTerms) -> Depth {
+        self.rooms.sort_unstable_by_key(|room| (room.ask, room.place));
+        let mut balances: BTreeMap<Address, Atoms> = BTreeMap::new();
+        let (mut total, mut places) = (Tally::default(), BTreeMap::<Region, Tally>::new());
+        for room in self.rooms {
+            let provider = room.provider;
+            let left = balances.entry(provider).or_insert(room.free);
+            let replicas = bonded(terms, room.ask, room.replicas, left);
+            if replicas == 0 {
+                continue;
+            }
+            total.add(room.ask, provider, replicas);
+            for place in PREFIXES.iter().filter_map(|length| room.region.prefix(*length)) {
+                places.entry(place).or_default().add(room.ask, provider, replicas);
+            }
+        }
+        let regions = places.into_iter().map(|(place, tally)| tally.shown(Some(place))).collect();
+        Depth { size: self.wanted.size, total: total.shown(self.wanted.region), regions }
+    }
 }
 
 /// How many of so many replicas the balance pays the bond for, which is taken off it.
-fn bonded(conditions: &Conditions, ask: Atoms, replicas: u64, left: &mut Atoms) -> u64 {
-    let Ok(bond) = conditions.terms.bond(ask) else { return 0 };
+fn bonded(terms: &MarketTerms, ask: Atoms, replicas: u64, left: &mut Atoms) -> u64 {
+    let Ok(bond) = terms.bond(ask) else { return 0 };
     let most = left.get().checked_div(bond.get()).unwrap_or(u64::MAX).min(replicas);
     // At most what the balance was divided into.
     if let Ok(rest) = bond.checked_mul(most).and_then(|taken| left.checked_sub(taken)) {
@@ -194,7 +229,13 @@ mod tests {
     }
 
     fn look(market: &Snapshot, wanted: &Wanted) -> Depth {
-        depth(&market.conditions, &market.ledger, &market.supplies, wanted)
+        let mut gathered = Gathered::new(wanted.clone());
+        let (ledger, offered) = (&market.ledger, market.supplies.iter().rev());
+        offered.for_each(|supply| {
+            let (used, free) = (ledger.used(supply.hash), ledger.free(supply.offer.provider));
+            gathered.add(&Offered { supply, used, free });
+        });
+        gathered.depth(&market.conditions.terms)
     }
 
     #[test]

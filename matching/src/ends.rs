@@ -29,19 +29,54 @@ impl Due {
     }
 }
 
-/// Deals that can be ended in `epoch`, in order of their ids.
+/// Deals that can be ended in `epoch`, in order of their ids. Reads all of them; [`crate::market::Market::due`] reads
+/// those whose time has come.
 pub fn due(state: &MarketState, terms: &MarketTerms, epoch: Epoch) -> Vec<Due> {
-    let open = state.deals.values().map(|known| &known.deal).filter(|deal| deal.state != DealState::Ended);
-    open.filter_map(|deal| {
-        if is_evictable(state, terms, epoch, deal) {
-            Some(Due::Evict(deal.id))
-        } else if is_over(state, terms, epoch, deal) || is_given_up(state, terms, epoch, deal) {
-            Some(Due::Close(deal.id))
-        } else {
-            None
-        }
-    })
-    .collect()
+    state.deals.values().filter_map(|known| check(state, terms, epoch, &known.deal).ok()).collect()
+}
+
+/// How a deal can be ended in `epoch`; or else the first epoch in which it may be, whatever happens that does not change
+/// the deal itself and takes no attestation back. `epoch` itself where something else can bring it about at any time.
+pub(crate) fn check(state: &MarketState, terms: &MarketTerms, epoch: Epoch, deal: &Deal) -> Result<Due, Epoch> {
+    if deal.state == DealState::Ended {
+        Err(Epoch(u32::MAX))
+    } else if is_evictable(state, terms, epoch, deal) {
+        Ok(Due::Evict(deal.id))
+    } else if is_over(state, terms, epoch, deal) || is_given_up(state, terms, epoch, deal) {
+        Ok(Due::Close(deal.id))
+    } else {
+        let eviction = next_eviction(state, terms, epoch, deal);
+        let over = deal.end_epoch;
+        let next = [Some(over), given_up_from(terms, deal), eviction].into_iter().flatten().min();
+        Err(next.map_or(epoch, |next| next.max(epoch)))
+    }
+}
+
+/// Before this epoch too few are missed in a row; none where that can no longer come.
+fn next_eviction(state: &MarketState, terms: &MarketTerms, epoch: Epoch, deal: &Deal) -> Option<Epoch> {
+    let billed_until = billed_until(deal);
+    let first = deal.start_epoch.plus(terms.evict_after_missed);
+    let until = epoch.minus(terms.attestation_window).min(billed_until);
+    let attested = state.attested.get(&deal.agent);
+    let last = attested.and_then(|attested| {
+        attested.range(until.minus(terms.evict_after_missed)..until).next_back().map(|last| last.plus(1))
+    });
+    let until = match last {
+        Some(missed_from) if until >= first => missed_from.plus(terms.evict_after_missed),
+        _ => first,
+    };
+    (until <= billed_until).then(|| until.plus(terms.attestation_window))
+}
+
+/// First epoch of which nothing will be billed.
+fn billed_until(deal: &Deal) -> Epoch {
+    deal.unfunded_since.map_or(deal.end_epoch, |since| since.min(deal.end_epoch))
+}
+
+/// First epoch in which it may have been unfunded for too long.
+fn given_up_from(terms: &MarketTerms, deal: &Deal) -> Option<Epoch> {
+    let since = deal.unfunded_since.or_else(|| (deal.paid_until < deal.end_epoch).then_some(deal.paid_until))?;
+    Some(since.plus(terms.grace_epochs.max(terms.attestation_window)))
 }
 
 /// The first of `from..until` that the deal's agent has not attested.
@@ -62,8 +97,7 @@ fn first_missing(state: &MarketState, deal: &Deal, from: Epoch, until: Epoch) ->
 fn is_evictable(state: &MarketState, terms: &MarketTerms, epoch: Epoch, deal: &Deal) -> bool {
     // Epochs before this one can no longer be attested.
     let closed_before = epoch.minus(terms.attestation_window);
-    let billed_until = deal.unfunded_since.map_or(deal.end_epoch, |since| since.min(deal.end_epoch));
-    let until = closed_before.min(billed_until);
+    let until = closed_before.min(billed_until(deal));
     if until < deal.start_epoch.plus(terms.evict_after_missed) {
         return false;
     }
@@ -79,14 +113,9 @@ fn is_over(state: &MarketState, terms: &MarketTerms, epoch: Epoch, deal: &Deal) 
 
 /// The money ended longer ago than the period of grace, and what was served before can no longer be attested.
 fn is_given_up(state: &MarketState, terms: &MarketTerms, epoch: Epoch, deal: &Deal) -> bool {
-    let can_pay = state.free_balance(deal.developer) >= deal.price_per_epoch;
-    let since = match deal.unfunded_since {
-        Some(since) => since,
-        // Nobody has settled it since, so that the contract has not noticed yet; closing does.
-        None if !can_pay && deal.paid_until < deal.end_epoch => deal.paid_until,
-        None => return false,
-    };
-    epoch >= since.plus(terms.grace_epochs.max(terms.attestation_window))
+    // Where nobody has settled it since, the contract has not noticed yet; closing does.
+    let can_pay = || state.free_balance(deal.developer) >= deal.price_per_epoch;
+    given_up_from(terms, deal).is_some_and(|from| epoch >= from) && (deal.unfunded_since.is_some() || !can_pay())
 }
 
 #[cfg(test)]

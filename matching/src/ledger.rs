@@ -7,7 +7,7 @@ use common::{
     ids::{Address, OfferHash},
     money::{Atoms, MoneyError},
     resources::Resources,
-    state::MarketState,
+    state::{KnownDeveloperOffer, MarketState},
 };
 
 use super::snapshot::{Demand, Supply};
@@ -78,15 +78,11 @@ pub struct Ledger {
 impl Ledger {
     /// The chain's ledger.
     pub fn of(state: &MarketState) -> Self {
-        let placement = |known: &common::state::KnownDeveloperOffer| Placement {
-            live_replicas: known.live_replicas,
-            end_epoch: known.end_epoch,
-        };
         let deals = state.deals.values().map(|known| &known.deal);
         Self {
             free: state.free.clone(),
             used: state.provider_offers.iter().map(|(hash, known)| (*hash, known.used)).collect(),
-            placements: state.developer_offers.iter().map(|(hash, known)| (*hash, placement(known))).collect(),
+            placements: state.developer_offers.iter().map(|(hash, known)| (*hash, Placement::of(known))).collect(),
             hosted: deals.map(|deal| (deal.developer_offer, deal.provider)).collect(),
         }
     }
@@ -161,6 +157,45 @@ impl Ledger {
         placement.end_epoch.get_or_insert(start.plus(demand.offer.epochs));
         self.hosted.insert((demand.hash, provider));
         Ok(())
+    }
+}
+
+/// Part of a ledger: the entries that some fills change.
+impl Ledger {
+    /// Brings what a fill of these two reads and changes, where it is not there yet.
+    pub(crate) fn bring(&mut self, state: &MarketState, demand: &Demand, supply: &Supply, has_hosted: bool) {
+        for account in [demand.offer.developer, supply.offer.provider] {
+            self.free.entry(account).or_insert_with(|| state.free_balance(account));
+        }
+        let used = || state.provider_offers.get(&supply.hash).map(|known| known.used).unwrap_or_default();
+        self.used.entry(supply.hash).or_insert_with(used);
+        let known = || state.developer_offers.get(&demand.hash).map(Placement::of).unwrap_or_default();
+        self.placements.entry(demand.hash).or_insert_with(known);
+        if has_hosted {
+            self.hosted.insert((demand.hash, supply.offer.provider));
+        }
+    }
+
+    /// Free balance of `account`, if it is there.
+    pub(crate) fn part_free(&self, account: Address) -> Option<Atoms> {
+        self.free.get(&account).copied()
+    }
+
+    /// What is held of a provider offer, if it is there.
+    pub(crate) fn part_used(&self, provider_offer: OfferHash) -> Option<Resources> {
+        self.used.get(&provider_offer).copied()
+    }
+
+    /// How much of a developer offer is placed, if it is there.
+    pub(crate) fn part_placement(&self, developer_offer: OfferHash) -> Option<Placement> {
+        self.placements.get(&developer_offer).copied()
+    }
+}
+
+impl Placement {
+    /// As the chain knows it.
+    pub(crate) const fn of(known: &KnownDeveloperOffer) -> Self {
+        Self { live_replicas: known.live_replicas, end_epoch: known.end_epoch }
     }
 }
 

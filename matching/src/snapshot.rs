@@ -188,7 +188,7 @@ impl Snapshot {
             ledger: Ledger::of(state),
             matching_paused: state.matching_paused,
         };
-        snapshot.enter_pending(inputs.pending);
+        snapshot.enter_all(inputs.pending);
         for demand in &mut snapshot.demands {
             demand.held |= inputs.held.contains(&demand.hash);
         }
@@ -200,24 +200,26 @@ impl Snapshot {
         self.demands.iter().find(|demand| demand.hash == hash)
     }
 
-    fn enter_pending(&mut self, pending: &[PendingFill]) {
-        let start = self.conditions.start_epoch();
+    fn enter_all(&mut self, pending: &[PendingFill]) {
         for fill in pending {
             let Some(demand) = self.demands.iter_mut().find(|demand| demand.hash == fill.developer_offer) else {
                 continue;
             };
             demand.held = true;
             let Some(supply) = self.supplies.iter().find(|supply| supply.hash == fill.provider_offer) else { continue };
-            if self.ledger.has_hosted(demand.hash, supply.offer.provider) {
-                // Indexed already: the chain's ledger has it.
-                continue;
-            }
-            let cost = feasible::cost(&self.conditions, &self.ledger, demand, supply);
-            // Money that is gone meanwhile cannot be spent a second time: the contract will refuse that fill.
-            if let Some(cost) = cost {
-                let _refused = self.ledger.enter(demand, supply, cost, start);
-            }
+            enter_pending(&self.conditions, &mut self.ledger, demand, supply);
         }
+    }
+}
+
+/// Enters a fill under way, unless the chain's ledger has it already.
+pub(crate) fn enter_pending(conditions: &Conditions, ledger: &mut Ledger, demand: &Demand, supply: &Supply) {
+    if ledger.has_hosted(demand.hash, supply.offer.provider) {
+        return;
+    }
+    // Money that is gone meanwhile cannot be spent a second time: the contract will refuse that fill.
+    if let Some(cost) = feasible::cost(conditions, ledger, demand, supply) {
+        let _refused = ledger.enter(demand, supply, cost, conditions.start_epoch());
     }
 }
 

@@ -66,6 +66,13 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// What a block costs the market that a matcher keeps, in markets of any size.
+    #[command(after_help = "Example:\n  cargo xtask bench tick --offers 100000,1000000 --index")]
+    Tick {
+        /// Passed on; `--help` lists what there is.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -74,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(Bench::Gas) => bench::gas::run(),
         Task::Bench(Bench::Indexer { options }) => bench::indexer(&options),
         Task::Bench(Bench::Matching { options }) => bench::services("matching", &options),
+        Task::Bench(Bench::Tick { options }) => bench::services("tick", &options),
         Task::Prove { only } => proofs::run(only.as_deref()),
         Task::Test { only } => tests::run(only),
     }

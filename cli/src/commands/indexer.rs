@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context;
 use chain::{LogCheck, MarketReader};
 use clap::{Args, Subcommand};
-use common::{http::joint_operator_routes, ids::Address, shutdown};
+use common::{http::operator_routes, ids::Address, shutdown};
 use indexer::{Indexer, IndexerConfig, Location, Store};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -105,7 +105,7 @@ impl RunArgs {
             config.log_check = LogCheck::Trust;
         }
         let indexer = Indexer::start(reader, config, shutdown.clone()).await?;
-        let router = indexer.router().merge(joint_operator_routes(vec![indexer.metrics()], indexer.readiness()));
+        let router = indexer.router().merge(operator_routes(indexer.metrics(), indexer.readiness()));
         let address = listener.local_addr()?;
         output.progress(&format!("the read API is at http://{address}/v1/, readiness at http://{address}/readyz"));
         axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;

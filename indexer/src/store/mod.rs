@@ -5,7 +5,7 @@
 //! step while it is worked out; `rows` moves
 //! single rows; `indexes` is what makes reading fast; `records` and `convert` are the border between columns and
 //! domain; `snapshot`, `lists`, `providers`, `payments`, `mentions`, `history`, `prices`, `feed`, `concerning` and `views`
-//! answer the API; `state` loads the whole market.
+//! answer the API; `state` loads the whole market, and `follow` what it has become since.
 
 mod accounts;
 mod bulk;
@@ -14,6 +14,7 @@ mod convert;
 pub mod db;
 mod error;
 mod feed;
+mod follow;
 mod history;
 mod indexes;
 mod lists;
@@ -42,6 +43,7 @@ pub use self::{
     db::Location,
     error::StoreError,
     feed::Happened,
+    follow::{Loaded, News},
     history::AttestationFilter,
     lists::{DealFilter, EventFilter, Listed},
     payments::PaymentFilter,

@@ -18,8 +18,8 @@ use crate::{
     projection::rows::{Row, RowKey},
 };
 
-/// Events that are projected at once when the projection is rebuilt.
-const REBUILD_EVENTS: i64 = 20_000;
+/// Events that are projected at once when the projection is rebuilt, and read at once by those who follow.
+pub(super) const REBUILD_EVENTS: i64 = 20_000;
 
 /// Applies `step` and says where the projection is then, and what is known there. `known` is true where the step begins.
 /// The caller commits.
@@ -97,7 +97,7 @@ async fn empty(db: &mut Tx, statements: &[&'static str]) -> Result<(), StoreErro
 }
 
 /// The next blocks that have events, with about [`REBUILD_EVENTS`] of these.
-async fn blocks_with_events(db: &mut Tx, after: i64) -> Result<Vec<MarketBlock>, StoreError> {
+pub(super) async fn blocks_with_events(db: &mut Tx, after: i64) -> Result<Vec<MarketBlock>, StoreError> {
     let query = "SELECT * FROM blocks WHERE number > $1 AND event_count > 0 ORDER BY number LIMIT $2";
     let mut records: Vec<BlockRecord> = db.fetch_all(Statement::new(query).bind(after).bind(REBUILD_EVENTS)).await?;
     let mut events = 0_i64;

@@ -7,10 +7,11 @@ use axum::{
 };
 use common::{feature::FeatureSet, http::Problem, offer::SIZE_LIMIT, region::Region, resources::Resources};
 use indexer::view::AsOf;
-use matching::depth::{self, Depth, Wanted};
+use matching::depth::{Depth, Gathered, Offered, Wanted};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, request::number};
+use crate::view::Present;
 
 /// Sizes that are shown to who asks for none: a small worker, one of a whole CPU, and a large one.
 const USUAL: [Resources; 3] = [
@@ -18,6 +19,9 @@ const USUAL: [Resources; 3] = [
     Resources { milli_cpu: 1_000, memory_mib: 2_048 },
     Resources { milli_cpu: 4_000, memory_mib: 8_192 },
 ];
+
+/// Offers that are read at a time: some hundred microseconds.
+const PART: u32 = 2_048;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -39,14 +43,33 @@ pub(super) struct Shown {
 
 pub(super) async fn depth(State(api): State<Api>, Query(asked): Query<Asked>) -> Result<Json<Shown>, Problem> {
     let wanted = wanted(&asked)?;
-    let (view, as_of_block) = api.view().await?;
-    let look = move || {
-        let snapshot = &view.snapshot;
-        let of = |wanted: &Wanted| depth::depth(&snapshot.conditions, &snapshot.ledger, &snapshot.supplies, wanted);
-        wanted.iter().map(of).collect()
-    };
-    let sizes = tokio::task::spawn_blocking(look).await.map_err(Problem::internal)?;
+    let _one_at_a_time = api.depths.acquire().await.map_err(Problem::internal)?;
+    let mut gathering = Gathering { from: Some(0), sizes: wanted.into_iter().map(Gathered::new).collect() };
+    let mut as_of_block = api.ask(|_, as_of| as_of).await?;
+    while gathering.from.is_some() {
+        (gathering, as_of_block) = api.ask(move |present, as_of| (gathering.on(present), as_of)).await?;
+    }
+    let terms = api.parts.views.terms;
+    let depths = move || gathering.sizes.into_iter().map(|size| size.depth(&terms)).collect();
+    let sizes = tokio::task::spawn_blocking(depths).await.map_err(Problem::internal)?;
     Ok(Json(Shown { as_of_block, sizes }))
+}
+
+/// Offers with room, gathered in parts, so that no other question waits for long. In a large market they are of some
+/// moments shortly before the block that is named.
+struct Gathering {
+    /// Where to go on; none at the end.
+    from: Option<u32>,
+    sizes: Vec<Gathered>,
+}
+
+impl Gathering {
+    fn on(mut self, present: &Present) -> Self {
+        let sizes = &mut self.sizes;
+        let add = |offered: &Offered<'_>| sizes.iter_mut().for_each(|size| size.add(offered));
+        self.from = self.from.and_then(|from| present.market.seen().look_at_offered(from, PART, add));
+        self
+    }
 }
 
 fn wanted(asked: &Asked) -> Result<Vec<Wanted>, Problem> {

@@ -8,10 +8,7 @@ use common::{
     offer::{DeveloperOffer, ProviderOffer},
 };
 use indexer::view::AsOf;
-use matching::{
-    engine::Engine,
-    explain::{Explanation, QuotedReplica},
-};
+use matching::explain::{Explanation, QuotedReplica};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -19,7 +16,7 @@ use super::{
     request::{self, Body},
     submit,
 };
-use crate::view::View;
+use crate::view::Present;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
@@ -97,8 +94,10 @@ pub(super) async fn validate(State(api): State<Api>, body: Body) -> Result<Json<
 
 pub(super) async fn quote(State(api): State<Api>, body: Body) -> Result<Json<Quote>, Problem> {
     let (hash, offer) = demanded(&api, body)?;
-    let quoted = move |view: &View, engine: &mut Engine, as_of_block| {
-        let demand = view.demand_of(hash, offer);
+    let quoted = move |present: &mut Present, as_of_block| {
+        let demand = present.demand_of(hash, offer);
+        let matching_paused = present.market.state().matching_paused;
+        let engine = present.market.engine();
         let replicas = engine.quote(&demand);
         let sum = |part: fn(&QuotedReplica) -> Atoms| -> Atoms {
             let total: Result<Atoms, _> = replicas.iter().map(part).sum();
@@ -107,7 +106,7 @@ pub(super) async fn quote(State(api): State<Api>, body: Body) -> Result<Json<Quo
         let is_whole = replicas.len() >= usize::from(demand.offer.replicas);
         Quote {
             matchable: !replicas.is_empty(),
-            matching_paused: view.snapshot.matching_paused,
+            matching_paused,
             price_per_epoch: sum(|replica| replica.ask),
             lock: sum(|replica| replica.lock),
             explanation: (!is_whole).then(|| engine.explain(&demand)),
@@ -120,9 +119,10 @@ pub(super) async fn quote(State(api): State<Api>, body: Body) -> Result<Json<Quo
 
 pub(super) async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Explained>, Problem> {
     let (hash, offer) = demanded(&api, body)?;
-    let explained = move |view: &View, engine: &mut Engine, as_of_block| {
-        let explanation = engine.explain(&view.demand_of(hash, offer));
-        Explained { matching_paused: view.snapshot.matching_paused, explanation, as_of_block }
+    let explained = move |present: &mut Present, as_of_block| {
+        let demand = present.demand_of(hash, offer);
+        let explanation = present.market.engine().explain(&demand);
+        Explained { matching_paused: present.market.state().matching_paused, explanation, as_of_block }
     };
     api.ask(explained).await.map(Json)
 }

@@ -26,7 +26,6 @@ use axum::{
 use chain::{ChainError, MarketReader};
 use common::{clock::SharedClock, http::Problem};
 use indexer::view::AsOf;
-use matching::engine::Engine;
 use tokio::{
     sync::{Notify, Semaphore},
     time::timeout,
@@ -38,7 +37,7 @@ use crate::{
     error::MatcherError,
     metrics::Metrics,
     store::Store,
-    view::{View, Views},
+    view::{Present, Views},
 };
 
 /// Longest JSON body, in bytes: an offer with full lists and texts takes about 8 KiB.
@@ -66,26 +65,28 @@ pub(crate) struct Parts {
 pub(crate) struct Api {
     parts: Arc<Parts>,
     requests: Arc<Semaphore>,
+    /// One at a time: each holds a large market's offers with room.
+    depths: Arc<Semaphore>,
 }
 
 impl Api {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), requests: Arc::new(Semaphore::new(MAX_REQUESTS)) }
+        Self {
+            parts: Arc::new(parts),
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            depths: Arc::new(Semaphore::new(1)),
+        }
     }
 
-    /// The present market, and the block that it is of.
-    async fn view(&self) -> Result<(Arc<View>, AsOf), Problem> {
-        let view = self.parts.views.now().await.map_err(problem_of)?;
-        let as_of = view.as_of.ok_or_else(not_ready)?;
-        Ok((view, as_of))
-    }
-
-    /// Asks the engine about the present market.
+    /// Asks about the present market, and says which block it is of.
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&View, &mut Engine, AsOf) -> T + Send + 'static,
+        question: impl FnOnce(&mut Present, AsOf) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let answer = move |view: &View, engine: &mut Engine| Some(question(view, engine, view.as_of?));
+        let answer = move |present: &mut Present| {
+            let as_of = present.as_of?;
+            Some(question(present, as_of))
+        };
         self.parts.views.ask(answer).await.map_err(problem_of)?.ok_or_else(not_ready)
     }
 

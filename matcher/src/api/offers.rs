@@ -12,13 +12,13 @@ use common::{
     resources::Resources,
 };
 use indexer::view::AsOf;
-use matching::{engine::Engine, explain::Explanation, feasible, snapshot::Supply};
+use matching::{explain::Explanation, feasible, market, snapshot::Supply};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, request};
 use crate::{
     store::{Kind, StoredOffer, TxStatus},
-    view::{OfferStatus, View},
+    view::{OfferStatus, Present},
 };
 
 /// Most transactions that are listed of one offer: the latest.
@@ -74,7 +74,7 @@ pub(super) struct Waiting {
 }
 
 /// An offer that only this matcher knows.
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WaitingOffer {
     /// Order of acceptance, over both kinds.
@@ -97,9 +97,9 @@ pub(super) async fn developer_offer(
     Path(hash): Path<String>,
 ) -> Result<Json<ShownDeveloperOffer>, Problem> {
     let hash: OfferHash = request::id(&hash, "invalid_hash")?;
-    let (view, _) = api.view().await?;
-    let offer = match view.snapshot.demand(hash) {
-        Some(demand) => demand.offer.clone(),
+    let known = move |present: &mut Present, _| present.demand(hash).map(|demand| demand.offer.clone());
+    let offer = match api.ask(known).await? {
+        Some(offer) => offer,
         None => match api.parts.store.signed_offer(hash).await.map_err(Problem::internal)? {
             Some(StoredOffer::Developer(signed)) => signed.offer,
             _ => return Err(unknown(Kind::Developer, hash)),
@@ -108,17 +108,17 @@ pub(super) async fn developer_offer(
     let transactions = api.parts.store.matches_of(hash, MAX_TRANSACTIONS).await.map_err(Problem::internal)?;
     let transactions =
         transactions.into_iter().map(|tx| ShownTransaction { hash: tx.prepared.hash, status: tx.status }).collect();
-    let shown = move |view: &View, engine: &mut Engine, as_of_block| {
-        let demand = view.demand_of(hash, offer.clone());
-        let status = view.status(&demand);
+    let shown = move |present: &mut Present, as_of_block| {
+        let demand = present.demand_of(hash, offer.clone());
+        let status = present.status(&demand);
         let is_open = !matches!(status, OfferStatus::Placed | OfferStatus::Matching | OfferStatus::Ended);
         ShownDeveloperOffer {
             offer_hash: hash,
             offer,
             status,
-            explanation: is_open.then(|| engine.explain(&demand)),
-            matching_paused: view.snapshot.matching_paused,
-            deals: view.deals_of(hash, true),
+            explanation: is_open.then(|| present.market.engine().explain(&demand)),
+            matching_paused: present.market.state().matching_paused,
+            deals: present.market.deals_of_demand(hash).collect(),
             transactions,
             as_of_block,
         }
@@ -131,23 +131,37 @@ pub(super) async fn provider_offer(
     Path(hash): Path<String>,
 ) -> Result<Json<ShownProviderOffer>, Problem> {
     let hash: OfferHash = request::id(&hash, "invalid_hash")?;
-    let (view, as_of_block) = api.view().await?;
-    let offer = match view.state.provider_offers.get(&hash) {
-        Some(known) => known.offer.clone(),
-        None => match api.parts.store.signed_offer(hash).await.map_err(Problem::internal)? {
-            Some(StoredOffer::Provider(signed)) => signed.offer,
-            _ => return Err(unknown(Kind::Provider, hash)),
-        },
+    let known = move |present: &mut Present, as_of_block| {
+        let known = present.market.state().provider_offers.get(&hash)?;
+        Some(shown_provider_offer(present, hash, known.offer.clone(), as_of_block))
     };
+    if let Some(shown) = api.ask(known).await? {
+        return Ok(Json(shown));
+    }
+    let Some(StoredOffer::Provider(signed)) = api.parts.store.signed_offer(hash).await.map_err(Problem::internal)?
+    else {
+        return Err(unknown(Kind::Provider, hash));
+    };
+    let shown = move |present: &mut Present, as_of| shown_provider_offer(present, hash, signed.offer, as_of);
+    api.ask(shown).await.map(Json)
+}
+
+fn shown_provider_offer(
+    present: &Present,
+    hash: OfferHash,
+    offer: ProviderOffer,
+    as_of_block: AsOf,
+) -> ShownProviderOffer {
+    let market = &present.market;
     let supply = Supply::new(hash, offer.clone(), Vec::new(), Default::default());
-    let status = match feasible::supply_is_void(&view.snapshot.conditions, &supply) {
+    let status = match feasible::supply_is_void(market.conditions(), &supply) {
         None => "open",
         Some(common::event::Reason::ProviderOfferExpired) => "expired",
         Some(_) => "cancelled",
     };
-    let used = view.state.provider_offers.get(&hash).map(|known| known.used).unwrap_or_default();
-    let deals = view.deals_of(hash, false);
-    Ok(Json(ShownProviderOffer { offer_hash: hash, offer, status, used, deals, as_of_block }))
+    let used = market.state().provider_offers.get(&hash).map(|known| known.used).unwrap_or_default();
+    let deals = market.open_deals_of_supply(hash).collect();
+    ShownProviderOffer { offer_hash: hash, offer, status, used, deals, as_of_block }
 }
 
 pub(super) async fn waiting(State(api): State<Api>, Query(page): Query<WaitingPage>) -> Result<Json<Waiting>, Problem> {
@@ -155,33 +169,25 @@ pub(super) async fn waiting(State(api): State<Api>, Query(page): Query<WaitingPa
     let most = u64::try_from(MAX_LISTED).unwrap_or(u64::MAX);
     let limit = request::number(page.limit.as_deref(), "limit", most)?.unwrap_or(100);
     let limit = usize::try_from(limit).unwrap_or(MAX_LISTED);
-    let (view, as_of_block) = api.view().await?;
-    let mut all: Vec<_> = waiting_offers(&view).filter(|offer| offer.sequence > after).collect();
-    all.sort_by_key(|offer| offer.sequence);
-    let more = all.len() > limit;
-    all.truncate(limit);
-    let next_after = if more { all.last().map(|offer| offer.sequence) } else { None };
-    Ok(Json(Waiting { as_of_block, items: all, next_after }))
+    let page = move |present: &mut Present, as_of_block| {
+        let mut behind = present.market.waiting(after).map(WaitingOffer::from);
+        let items: Vec<_> = behind.by_ref().take(limit).collect();
+        let next_after = behind.next().and(items.last()).map(|offer| offer.sequence);
+        Waiting { as_of_block, items, next_after }
+    };
+    api.ask(page).await.map(Json)
 }
 
-fn waiting_offers(view: &View) -> impl Iterator<Item = WaitingOffer> {
-    let (developers, providers) = (&view.state.developer_offers, &view.state.provider_offers);
-    let demands = view.signed.developer.iter().filter(|signed| !developers.contains_key(&signed.hash));
-    let supplies = view.signed.provider.iter().filter(|signed| !providers.contains_key(&signed.hash));
-    let demands = demands.map(|signed| WaitingOffer {
-        sequence: signed.sequence,
-        kind: Kind::Developer,
-        offer_hash: signed.hash,
-        owner: signed.offer.developer,
-        accepted_block: signed.accepted_block,
-    });
-    demands.chain(supplies.map(|signed| WaitingOffer {
-        sequence: signed.sequence,
-        kind: Kind::Provider,
-        offer_hash: signed.hash,
-        owner: signed.offer.provider,
-        accepted_block: signed.accepted_block,
-    }))
+impl From<market::WaitingOffer> for WaitingOffer {
+    fn from(offer: market::WaitingOffer) -> Self {
+        Self {
+            sequence: offer.sequence,
+            kind: if offer.is_demand { Kind::Developer } else { Kind::Provider },
+            offer_hash: offer.hash,
+            owner: offer.owner,
+            accepted_block: offer.accepted_block,
+        }
+    }
 }
 
 fn unknown(kind: Kind, hash: OfferHash) -> Problem {

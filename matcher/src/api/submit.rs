@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     store::{Accepted, Kind, NewOffer, StoreError},
-    view::{OfferStatus, View},
+    view::{OfferStatus, Present},
 };
 
 /// Longest signature, in bytes: contract accounts have long ones.
@@ -76,11 +76,20 @@ async fn submit_developer_offer(api: &Api, body: Body) -> Result<Response, Probl
     let offer = &sent.offer;
     check_developer_offer(api, offer).await?;
     let hash = api.parts.views.domain.developer_offer_hash(offer);
-    let (view, as_of) = api.view().await?;
-    let demand = view.demand_of(hash, offer.clone());
-    if view.state.developer_offers.contains_key(&hash) {
-        let (status, sequence) = (view.status(&demand), None);
-        return Ok(accepted(Submitted { offer_hash: hash, status, sequence, as_of_block: as_of }));
+    let (asked, as_of) = {
+        let offer = offer.clone();
+        let look = move |present: &mut Present, as_of| {
+            let is_on_chain = present.market.state().developer_offers.contains_key(&hash);
+            let sequence = present.market.sequence_of(hash).filter(|_| !is_on_chain);
+            let status = present.status(&present.demand_of(hash, offer));
+            ((is_on_chain, sequence, status), as_of)
+        };
+        api.ask(look).await?
+    };
+    let (is_on_chain, known, status) = asked;
+    let submitted = |status, sequence| Submitted { offer_hash: hash, status, sequence, as_of_block: as_of };
+    if is_on_chain || known.is_some() {
+        return Ok(accepted(submitted(status, known)));
     }
     let signed = Signed {
         kind: Kind::Developer,
@@ -91,17 +100,10 @@ async fn submit_developer_offer(api: &Api, body: Body) -> Result<Response, Probl
         signature: &sent.signature,
         offer,
     };
-    let known = view.signed.developer.iter().find(|known| known.hash == hash);
-    let sequence = match known {
-        Some(known) => known.sequence,
-        None => {
-            check_signed(api, &signed, as_of).await?;
-            check_funds(api, offer).await?;
-            store(api, &signed, as_of).await?
-        }
-    };
-    let status = if known.is_some() { view.status(&demand) } else { OfferStatus::Waiting };
-    Ok(accepted(Submitted { offer_hash: hash, status, sequence: Some(sequence), as_of_block: as_of }))
+    check_signed(api, &signed, as_of).await?;
+    check_funds(api, offer).await?;
+    let sequence = store(api, &signed, as_of).await?;
+    Ok(accepted(submitted(OfferStatus::Waiting, Some(sequence))))
 }
 
 async fn submit_provider_offer(api: &Api, body: Body) -> Result<Response, Problem> {
@@ -110,10 +112,17 @@ async fn submit_provider_offer(api: &Api, body: Body) -> Result<Response, Proble
     let offer = &sent.offer;
     offer.validate().map_err(|error| request::invalid_offer(&error))?;
     let hash = api.parts.views.domain.provider_offer_hash(offer);
-    let (view, as_of) = api.view().await?;
-    if view.state.provider_offers.contains_key(&hash) {
-        let submitted = Submitted { offer_hash: hash, status: "open", sequence: None, as_of_block: as_of };
-        return Ok(accepted(submitted));
+    let provider = offer.provider;
+    let look = move |present: &mut Present, as_of| {
+        let market = &present.market;
+        let is_on_chain = market.state().provider_offers.contains_key(&hash);
+        let sequence = market.sequence_of(hash).filter(|_| !is_on_chain);
+        (is_on_chain, sequence, market.hosts_anything(provider), as_of)
+    };
+    let (is_on_chain, known, hosts, as_of) = api.ask(look).await?;
+    let submitted = |sequence| Submitted { offer_hash: hash, status: "open", sequence, as_of_block: as_of };
+    if is_on_chain || known.is_some() {
+        return Ok(accepted(submitted(known)));
     }
     let signed = Signed {
         kind: Kind::Provider,
@@ -124,15 +133,10 @@ async fn submit_provider_offer(api: &Api, body: Body) -> Result<Response, Proble
         signature: &sent.signature,
         offer,
     };
-    let sequence = match view.signed.provider.iter().find(|known| known.hash == hash) {
-        Some(known) => known.sequence,
-        None => {
-            check_signed(api, &signed, as_of).await?;
-            check_bond(api, &view, offer).await?;
-            store(api, &signed, as_of).await?
-        }
-    };
-    Ok(accepted(Submitted { offer_hash: hash, status: "open", sequence: Some(sequence), as_of_block: as_of }))
+    check_signed(api, &signed, as_of).await?;
+    check_bond(api, offer, hosts).await?;
+    let sequence = store(api, &signed, as_of).await?;
+    Ok(accepted(submitted(Some(sequence))))
 }
 
 fn accepted<S: Serialize>(submitted: Submitted<S>) -> Response {
@@ -214,7 +218,11 @@ async fn check_funds(api: &Api, offer: &DeveloperOffer) -> Result<(), Problem> {
     let mut draft = offer.clone();
     draft.developer = Address::ZERO;
     draft.replicas = offer.min_replicas;
-    let quoted = api.ask(move |view, engine, _| engine.quote(&view.demand_of(OfferHash::ZERO, draft))).await?;
+    let quote = move |present: &mut Present, _| {
+        let demand = present.demand_of(OfferHash::ZERO, draft);
+        present.market.engine().quote(&demand)
+    };
+    let quoted = api.ask(quote).await?;
     let at_quote: Result<Atoms, _> = quoted.iter().map(|replica| replica.lock).sum();
     let at_maximum = api
         .parts
@@ -239,10 +247,9 @@ async fn check_funds(api: &Api, offer: &DeveloperOffer) -> Result<(), Problem> {
 }
 
 /// A provider that hosts nothing yet must have something to bond, unless it hosts for nothing.
-async fn check_bond(api: &Api, view: &View, offer: &ProviderOffer) -> Result<(), Problem> {
+async fn check_bond(api: &Api, offer: &ProviderOffer, hosts: bool) -> Result<(), Problem> {
     let terms = &api.parts.views.terms;
     let whole = offer.ask(offer.capacity).unwrap_or(Atoms::MAX);
-    let hosts = view.state.deals.values().any(|known| known.deal.provider == offer.provider);
     if whole == Atoms::ZERO || terms.bond_epochs == 0 || hosts {
         return Ok(());
     }

@@ -19,7 +19,7 @@ use thiserror::Error;
 pub use self::{
     artifacts::StoredArtifact,
     leader::{Leadership, Standing},
-    offers::{Accepted, Kind, NewOffer, OfferLimits, SignedOffers, StoredOffer},
+    offers::{Accepted, Kind, NewOffer, OfferLimits, OfferNews, StoredOffer},
     outbox::{FillOutcome, Outcome, Proposed, TxKind, TxRecord, TxStatus},
 };
 

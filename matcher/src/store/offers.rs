@@ -1,7 +1,5 @@
 //! Signed offers in the order in which they were accepted.
 
-use std::collections::BTreeSet;
-
 use common::{
     ids::{Address, OfferHash},
     offer::{DeveloperOffer, ProviderOffer},
@@ -82,15 +80,15 @@ pub enum StoredOffer {
     Provider(Signed<ProviderOffer>),
 }
 
-/// Everything that is open, in order of acceptance.
+/// What has become of signed offers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SignedOffers {
-    /// Demand.
-    pub developer: Vec<Signed<DeveloperOffer>>,
-    /// Supply.
-    pub provider: Vec<Signed<ProviderOffer>>,
-    /// Those of both that the chain was last seen to know.
-    pub seen_on_chain: BTreeSet<OfferHash>,
+pub struct OfferNews {
+    /// Those that are open, and whether it is noted that the chain knows them; in the order of their changes.
+    pub open: Vec<(StoredOffer, bool)>,
+    /// Those that are not any more.
+    pub closed: Vec<OfferHash>,
+    /// Number of the last change that is in this.
+    pub up_to: u64,
 }
 
 #[derive(FromRow)]
@@ -102,6 +100,7 @@ struct Row {
     offer: String,
     signature: String,
     on_chain_block: Option<i64>,
+    closed_at: Option<i64>,
 }
 
 impl Store {
@@ -124,11 +123,13 @@ impl Store {
         check_limits(&mut tx, new.kind, new.owner, limits).await?;
         let next = "UPDATE acceptance SET next_sequence = next_sequence + 1 WHERE id = 1 RETURNING next_sequence - 1";
         let (sequence,): (i64,) = tx.fetch_one(Statement::new(next)).await?;
+        let change = next_change(&mut tx).await?;
         let taken_in = Statement::new(
-            "INSERT INTO signed_offers (offer_hash, kind, owner, sequence, accepted_block, accepted_at, offer, signature)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO signed_offers
+                 (offer_hash, kind, owner, sequence, accepted_block, accepted_at, offer, signature, changed)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (offer_hash) DO UPDATE SET sequence = $4, accepted_block = $5, accepted_at = $6,
-                 signature = $8, on_chain_block = NULL, closed_at = NULL",
+                 signature = $8, changed = $9, on_chain_block = NULL, closed_at = NULL",
         );
         let taken_in = taken_in
             .bind(new.hash.to_string())
@@ -138,34 +139,38 @@ impl Store {
             .bind(signed("signed_offers.accepted_block", new.block)?)
             .bind(signed("signed_offers.accepted_at", new.time)?)
             .bind(to_json("signed_offers.offer", new.offer)?)
-            .bind(hex::encode_prefixed(new.signature));
+            .bind(hex::encode_prefixed(new.signature))
+            .bind(change);
         tx.execute(taken_in).await?;
         tx.commit().await?;
         Ok(Accepted::New(unsigned("signed_offers.sequence", sequence)?))
     }
 
-    /// The number that the next accepted offer gets: it changes whenever one is taken in, by whichever process.
-    pub async fn next_sequence(&self) -> Result<u64, StoreError> {
-        let (next,): (i64,) =
-            self.pool.read().await?.fetch_one(Statement::new("SELECT next_sequence FROM acceptance")).await?;
-        unsigned("acceptance.next_sequence", next)
+    /// Number of the last change of any offer, by whichever process.
+    pub async fn last_change(&self) -> Result<u64, StoreError> {
+        last_change(&mut self.pool.read().await?).await
     }
 
-    /// Everything that is open.
-    pub async fn signed_offers(&self) -> Result<SignedOffers, StoreError> {
-        let open = "SELECT * FROM signed_offers WHERE closed_at IS NULL ORDER BY sequence";
-        let rows: Vec<Row> = self.rows(Statement::new(open)).await?;
-        let mut offers = SignedOffers::default();
+    /// What has become of offers since a change, or else all that are open. One consistent read.
+    pub async fn offer_news(&self, since: Option<u64>) -> Result<OfferNews, StoreError> {
+        let mut read = self.pool.read().await?;
+        let mut news = OfferNews { up_to: last_change(&mut read).await?, ..OfferNews::default() };
+        let rows = match since {
+            Some(since) if since >= news.up_to => return Ok(news),
+            Some(since) => Statement::new("SELECT * FROM signed_offers WHERE changed > $1 ORDER BY changed, sequence")
+                .bind(signed("signed_offers.changed", since)?),
+            None => Statement::new("SELECT * FROM signed_offers WHERE closed_at IS NULL ORDER BY changed, sequence"),
+        };
+        let rows: Vec<Row> = read.fetch_all(rows).await?;
         for row in rows {
-            if row.on_chain_block.is_some() {
-                offers.seen_on_chain.insert(id("signed_offers.offer_hash", &row.offer_hash)?);
-            }
-            match row.try_into()? {
-                StoredOffer::Developer(offer) => offers.developer.push(offer),
-                StoredOffer::Provider(offer) => offers.provider.push(offer),
+            if row.closed_at.is_some() {
+                news.closed.push(id("signed_offers.offer_hash", &row.offer_hash)?);
+            } else {
+                let is_noted = row.on_chain_block.is_some();
+                news.open.push((row.try_into()?, is_noted));
             }
         }
-        Ok(offers)
+        Ok(news)
     }
 
     /// One offer, open or closed.
@@ -179,9 +184,11 @@ impl Store {
     pub async fn close_offers(&self, hashes: &[OfferHash], time: u64) -> Result<(), StoreError> {
         let time = signed("signed_offers.closed_at", time)?;
         let mut tx = self.write().await?;
+        let change = next_change(&mut tx).await?;
         for hash in hashes {
-            let close = "UPDATE signed_offers SET closed_at = $1 WHERE offer_hash = $2 AND closed_at IS NULL";
-            tx.execute(Statement::new(close).bind(time).bind(hash.to_string())).await?;
+            let close =
+                "UPDATE signed_offers SET closed_at = $1, changed = $2 WHERE offer_hash = $3 AND closed_at IS NULL";
+            tx.execute(Statement::new(close).bind(time).bind(change).bind(hash.to_string())).await?;
         }
         Ok(tx.commit().await?)
     }
@@ -197,18 +204,24 @@ impl Store {
         let appeared = appeared.iter().map(|hash| (hash, Some(block)));
         let vanished = vanished.iter().map(|hash| (hash, None));
         let mut tx = self.write().await?;
+        let change = next_change(&mut tx).await?;
         for (hash, block) in appeared.chain(vanished) {
-            let note = "UPDATE signed_offers SET on_chain_block = $1 WHERE offer_hash = $2";
-            tx.execute(Statement::new(note).bind(block).bind(hash.to_string())).await?;
+            let note = "UPDATE signed_offers SET on_chain_block = $1, changed = $2 WHERE offer_hash = $3";
+            tx.execute(Statement::new(note).bind(block).bind(change).bind(hash.to_string())).await?;
         }
         Ok(tx.commit().await?)
     }
 
     /// Closes offers that the chain was seen to know up to `final_block`: their signatures are needed no more.
     pub async fn close_settled(&self, final_block: u64, time: u64) -> Result<(), StoreError> {
-        let close = "UPDATE signed_offers SET closed_at = $1 WHERE closed_at IS NULL AND on_chain_block <= $2";
+        let close = "UPDATE signed_offers SET closed_at = $1, changed = $2
+             WHERE closed_at IS NULL AND on_chain_block <= $3";
         let time = signed("signed_offers.closed_at", time)?;
-        self.change(Statement::new(close).bind(time).bind(signed("signed_offers.on_chain_block", final_block)?)).await
+        let final_block = signed("signed_offers.on_chain_block", final_block)?;
+        let mut tx = self.write().await?;
+        let change = next_change(&mut tx).await?;
+        tx.execute(Statement::new(close).bind(time).bind(change).bind(final_block)).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Forgets offers that were closed before `time`.
@@ -216,6 +229,18 @@ impl Store {
         let time = signed("signed_offers.closed_at", time)?;
         self.change(Statement::new("DELETE FROM signed_offers WHERE closed_at < $1").bind(time)).await
     }
+}
+
+/// A number for a change. Whoever writes is the only one: numbers are in the order in which changes can be read.
+async fn next_change(tx: &mut Tx) -> Result<i64, StoreError> {
+    let next = "UPDATE acceptance SET next_change = next_change + 1 WHERE id = 1 RETURNING next_change - 1";
+    let (change,): (i64,) = tx.fetch_one(Statement::new(next)).await?;
+    Ok(change)
+}
+
+async fn last_change(read: &mut Tx) -> Result<u64, StoreError> {
+    let (last,): (i64,) = read.fetch_one(Statement::new("SELECT next_change - 1 FROM acceptance")).await?;
+    unsigned("acceptance.next_change", last)
 }
 
 async fn check_limits(tx: &mut Tx, kind: Kind, owner: Address, limits: OfferLimits) -> Result<(), StoreError> {
@@ -261,10 +286,44 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use matching::samples::{account, hash, provider_offer};
 
     use super::*;
     use crate::store::testing::databases;
+
+    fn sequences(news: &OfferNews) -> Vec<(u64, bool)> {
+        let sequence = |offer: &StoredOffer| match offer {
+            StoredOffer::Developer(signed) => signed.sequence,
+            StoredOffer::Provider(signed) => signed.sequence,
+        };
+        news.open.iter().map(|(offer, is_noted)| (sequence(offer), *is_noted)).collect()
+    }
+
+    /// What is open, and that it is the same for somebody who follows.
+    async fn open(
+        store: &Store,
+        follower: &mut BTreeMap<OfferHash, (StoredOffer, bool)>,
+        up_to: &mut u64,
+    ) -> OfferNews {
+        let all = store.offer_news(None).await.unwrap();
+        let news = store.offer_news(Some(*up_to)).await.unwrap();
+        news.closed.iter().for_each(|hash| drop(follower.remove(hash)));
+        for (offer, is_noted) in news.open {
+            let StoredOffer::Provider(signed) = &offer else { panic!("{offer:?}") };
+            follower.insert(signed.hash, (offer.clone(), is_noted));
+        }
+        *up_to = news.up_to;
+        assert_eq!(store.last_change().await.unwrap(), *up_to);
+        assert_eq!(store.offer_news(Some(*up_to)).await.unwrap(), OfferNews { up_to: *up_to, ..OfferNews::default() });
+        let mut now: Vec<_> = all.open.clone();
+        now.sort_by_key(
+            |(offer, _)| if let StoredOffer::Provider(signed) = offer { signed.hash } else { OfferHash::ZERO },
+        );
+        assert_eq!(follower.values().cloned().collect::<Vec<_>>(), now);
+        all
+    }
 
     const LIMITS: OfferLimits = OfferLimits { open: 2, open_per_owner: 2 };
 
@@ -283,32 +342,31 @@ mod tests {
     }
 
     async fn offers_come_and_go(store: &Store) {
+        let (mut follower, mut up_to) = (BTreeMap::new(), 0);
         assert_eq!(accept(store, 1, 100).await.unwrap(), Accepted::New(1));
         assert_eq!(accept(store, 1, 101).await.unwrap(), Accepted::Known(1));
         assert_eq!(accept(store, 2, 102).await.unwrap(), Accepted::New(2));
+        assert_eq!(sequences(&open(store, &mut follower, &mut up_to).await), [(1, false), (2, false)]);
         assert!(matches!(accept(store, 3, 103).await, Err(StoreError::TooManyOffers { limit: 2, .. })));
 
         // One becomes known to the chain, another void: there is room for two more.
         store.note_chain(&[hash(2, 1)], &[], 8).await.unwrap();
         store.close_offers(&[hash(2, 2)], 104).await.unwrap();
-        let open = store.signed_offers().await.unwrap();
-        assert_eq!(open.provider.iter().map(|signed| signed.sequence).collect::<Vec<_>>(), [1]);
-        assert_eq!(open.seen_on_chain, BTreeSet::from([hash(2, 1)]));
+        assert_eq!(sequences(&open(store, &mut follower, &mut up_to).await), [(1, true)]);
         assert_eq!(accept(store, 3, 105).await.unwrap(), Accepted::New(3));
         // A reorganization puts the first back in its old place; the second comes back at the end of the line.
         store.note_chain(&[], &[hash(2, 1)], 9).await.unwrap();
         store.close_offers(&[hash(2, 3)], 106).await.unwrap();
         assert_eq!(accept(store, 2, 107).await.unwrap(), Accepted::New(4));
-        let open = store.signed_offers().await.unwrap();
-        assert_eq!(open.provider.iter().map(|signed| signed.sequence).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(sequences(&open(store, &mut follower, &mut up_to).await), [(1, false), (4, false)]);
 
         store.prune_offers(107).await.unwrap();
         assert_eq!(store.signed_offer(hash(2, 3)).await.unwrap(), None);
         assert!(store.signed_offer(hash(2, 1)).await.unwrap().is_some());
         store.note_chain(&[hash(2, 1)], &[], 10).await.unwrap();
         store.close_settled(9, 108).await.unwrap();
-        assert_eq!(store.signed_offers().await.unwrap().provider.len(), 2);
+        assert_eq!(open(store, &mut follower, &mut up_to).await.open.len(), 2);
         store.close_settled(10, 108).await.unwrap();
-        assert_eq!(store.signed_offers().await.unwrap().provider.len(), 1);
+        assert_eq!(sequences(&open(store, &mut follower, &mut up_to).await), [(4, false)]);
     }
 }

@@ -5,6 +5,7 @@ use indexer::Location;
 use matcher::MatcherConfig;
 use migrations::testing::Postgres;
 use reqwest::StatusCode;
+use serde_json::json;
 
 use crate::support::{Running, World, eventually};
 
@@ -44,6 +45,8 @@ async fn a_follower_takes_over_from_a_killed_leader_and_nothing_is_lost_or_doubl
     leads(world.running()).await;
     let second = world.another_matcher(ACCOUNT, &world.data_dir(), on(&url)).await;
     assert_eq!(second.metric("leader"), 0);
+    assert_eq!(world.get("/readyz").await, json!({ "ready": true, "matcherRole": "leader" }));
+    assert_eq!(second.get("/readyz").await, json!({ "ready": true, "matcherRole": "follower" }));
     world.fund(1, 1_000_000).await;
     world.provider(10, "eu-de-fra1", 70).await;
     world.provider(12, "eu-fr-par1", 80).await;
@@ -60,6 +63,7 @@ async fn a_follower_takes_over_from_a_killed_leader_and_nothing_is_lost_or_doubl
     world.kill_matcher();
     let unseen = demand(&world, &second, 3).await;
     leads(&second).await;
+    eventually("it says so", async || (second.get("/readyz").await["matcherRole"] == "leader").then_some(())).await;
     world.market.anvil.set_automine(true).await;
     world.block().await;
     for demand in [under_way, unseen] {
@@ -90,6 +94,7 @@ async fn a_follower_takes_over_from_a_killed_leader_and_nothing_is_lost_or_doubl
 #[tokio::test]
 async fn a_second_process_on_the_same_file_is_refused() {
     let world = World::start().await;
+    assert_eq!(world.get("/readyz").await["matcherRole"], "alone");
     let config = MatcherConfig::new(world.data_dir(), "http://127.0.0.1:1");
     let error = world.start_refused(ACCOUNT, config).await;
     assert!(error.to_string().contains("another process matches with"), "{error}");

@@ -8,6 +8,7 @@ use common::{
     deal::DealState,
     event::PlacedEvent,
     feature::FeatureSet,
+    http::joint_operator_routes,
     ids::{Address, Digest, OfferHash},
     money::Atoms,
     offer::{DeveloperOffer, ProviderOffer},
@@ -122,7 +123,8 @@ impl World {
         let shutdown = Shutdown::new();
         let matcher = self.start_at(account, config, shutdown.clone()).await.unwrap();
         // As the services do: one listener for both.
-        let router = self.indexer.router().merge(matcher.router());
+        let operator = joint_operator_routes(vec![matcher.metrics()], matcher.readiness(), matcher.facts());
+        let router = self.indexer.router().merge(matcher.router()).merge(operator);
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let running = Running { matcher, base, _server: AbortOnDropHandle::new(server), shutdown };
         let ready = running.matcher.readiness();

@@ -1,8 +1,9 @@
 //! Questions about the market as it stands. They enter nothing and change no answer.
 
-use common::{ids::OfferHash, state::Place};
+use common::{ids::OfferHash, money::Atoms, state::Place};
 
 use super::{Engine, Fill, calls::Among, open_demands::Turn, tables::Standing};
+use crate::depth::Offered;
 
 impl Engine {
     /// The cheapest hosts for all missing replicas of a demand, or as many as there are, as [`crate::scan::place`] finds
@@ -18,6 +19,17 @@ impl Engine {
             Some(Fill { supply: terms.hash, provider: terms.offer.provider, cost })
         };
         placed.fills.into_iter().filter_map(fill).collect()
+    }
+
+    /// Supplies that can be matched, as they stand, of those in the next `most` places from `from` on; and where to go on,
+    /// while there are more. Who reads all of them in parts misses none that is there all the time.
+    pub fn look_at_offered(&self, from: u32, most: u32, mut see: impl FnMut(&Offered<'_>)) -> Option<u32> {
+        let until = from.saturating_add(most);
+        for slot in (from..until).filter_map(|number| self.supplies.get(number)).filter(|slot| slot.active) {
+            let free = self.accounts.get(slot.provider).map_or(Atoms::ZERO, |account| account.free);
+            see(&Offered { supply: &slot.terms, used: slot.used, free });
+        }
+        (until < self.supplies.places()).then_some(until)
     }
 
     /// Demands that can be matched now and come before this place in the order of service, which the supply could host,

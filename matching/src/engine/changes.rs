@@ -431,8 +431,11 @@ impl Engine {
     }
 
     fn set_standing(&mut self, number: u32, standing: Standing) {
-        if let Some(slot) = self.demands.get_mut(number) {
-            slot.standing = standing;
+        let Some(slot) = self.demands.get_mut(number) else { return };
+        match (std::mem::replace(&mut slot.standing, standing), standing) {
+            (Standing::Closed, Standing::Due | Standing::Waiting) => self.open = self.open.saturating_add(1),
+            (Standing::Due | Standing::Waiting, Standing::Closed) => self.open = self.open.saturating_sub(1),
+            _ => (),
         }
     }
 

@@ -19,7 +19,7 @@
 //! which `places` makes those of both sides; `shapes` knows what is asked for most, so that what is sold out is noted;
 //! `search` finds hosts, `hosts` those that a developer can pay, `largest` how much of something could be had; `calls` are
 //! those that a supply calls; `sample` is a small image of all supplies; `tables` gives numbers to everything; `changes`
-//! takes the facts, `books` enters matches and takes them back, `diff` reads snapshots, `ask` answers questions; this
+//! takes the facts, `books` enters matches and takes them back, `whole` reads snapshots, `ask` answers questions; this
 //! file plans.
 
 mod ask;
@@ -28,7 +28,6 @@ mod books;
 mod calls;
 mod changes;
 mod columns;
-mod diff;
 mod hosts;
 mod largest;
 mod open_demands;
@@ -38,6 +37,7 @@ mod search;
 mod shapes;
 mod supplies;
 mod tables;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -128,6 +128,8 @@ pub struct Engine {
     terms: BTreeSet<(Epoch, u32)>,
     due: BTreeMap<Turn, u32>,
     waiting: OpenDemands,
+    /// Demands that are due or wait.
+    open: usize,
     /// Supplies that have become better, and the demand up to which they have called.
     better: BTreeMap<u32, Option<Turn>>,
     /// Matches of plans that are neither kept nor taken back.
@@ -153,6 +155,7 @@ impl Engine {
             terms: BTreeSet::new(),
             due: BTreeMap::new(),
             waiting: OpenDemands::default(),
+            open: 0,
             better: BTreeMap::new(),
             standing: Vec::new(),
             search: Search::default(),
@@ -183,6 +186,11 @@ impl Engine {
     /// Supplies that can be matched.
     pub fn supplies_open(&self) -> usize {
         self.index.len()
+    }
+
+    /// Demands that want hosts, those that are held and those that have them in a plan apart.
+    pub const fn demands_open(&self) -> usize {
+        self.open
     }
 
     /// Bytes of the index and of the tables of supplies, the terms of the offers apart.

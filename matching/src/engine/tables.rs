@@ -95,6 +95,11 @@ impl<S: Slot> Table<S> {
         Some(slot)
     }
 
+    /// Numbers are below this.
+    pub(super) fn places(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
     /// Slots in use, in the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &S)> {
         self.slots.iter().enumerate().filter_map(|(at, slot)| Some((u32::try_from(at).ok()?, slot.as_ref()?)))

@@ -62,7 +62,7 @@ pub(super) struct Claim {
 impl Case<'_> {
     /// The fills with what is said of their prices, and by how many replicas they are fewer than they could be.
     pub(super) fn prices(&mut self) -> (Vec<JudgedFill>, usize) {
-        let now = self.market.engine.hosts_for(self.made.demand);
+        let now = self.market.engine().hosts_for(self.made.demand);
         let count = self.made.deals.len();
         let is_first_choice = |deal: &DealOpened| now.iter().take(count).any(|host| host.supply == deal.provider_offer);
         let all_right = self.made.deals.iter().all(|deal| is_first_choice(deal));
@@ -99,7 +99,7 @@ impl Case<'_> {
             if self.chosen(supply, None).is_some() {
                 continue;
             }
-            let mut claimants = self.market.engine.claimants(supply, turn);
+            let mut claimants = self.market.engine().claimants(supply, turn);
             claimants.retain(|demand| self.market.named_matcher(*demand).is_none_or(|named| named == self.matcher));
             claimants.truncate(MAX_CLAIMANTS);
             claims.extend(claimants.into_iter().filter_map(|demand| self.claim(fill, demand, supply)));
@@ -108,7 +108,7 @@ impl Case<'_> {
     }
 
     fn claim(&mut self, fill: usize, demand: OfferHash, supply: OfferHash) -> Option<Claim> {
-        let offer = &self.market.engine.demand(demand)?.offer;
+        let offer = &self.market.seen().demand(demand)?.offer;
         let (developer, least) = (offer.developer, offer.min_replicas);
         let place = self.demand_place(demand);
         let is_tried = self.tried.demands.contains(&demand);
@@ -158,26 +158,26 @@ impl Case<'_> {
     fn hosts_without(&mut self, demand: OfferHash, mut is_out: impl FnMut(&Self, &Fill) -> bool) -> Vec<Fill> {
         let mut out: Vec<Supply> = Vec::new();
         let hosts = loop {
-            let hosts = self.market.engine.hosts_for(demand);
+            let hosts = self.market.engine().hosts_for(demand);
             let found: Vec<OfferHash> =
                 hosts.iter().filter(|host| is_out(self, host)).map(|host| host.supply).collect();
             if found.is_empty() {
                 break hosts;
             }
             for supply in found {
-                out.extend(self.market.engine.supply(supply).cloned());
-                self.market.engine.remove_supply(supply);
+                out.extend(self.market.seen().supply(supply).cloned());
+                self.market.engine().remove_supply(supply);
             }
         };
-        out.into_iter().for_each(|supply| self.market.engine.set_supply(supply));
+        out.into_iter().for_each(|supply| self.market.engine().set_supply(supply));
         hosts
     }
 
     /// Whether the host could have served the demand at the ends of all blocks of the window.
     fn was_there(&self, demand: OfferHash, host: &Fill) -> bool {
-        let Some(supply) = self.market.engine.supply(host.supply) else { return false };
+        let Some(supply) = self.market.seen().supply(host.supply) else { return false };
         let suits_term = self.suits_term_before(demand, host.supply);
-        let Some(demand) = self.market.engine.demand(demand) else { return false };
+        let Some(demand) = self.market.seen().demand(demand) else { return false };
         let (offer, size) = (&supply.offer, demand.offer.size);
         let room = offer.capacity.saturating_sub(self.market.most_used(host.supply));
         let own_lock = if offer.provider == demand.offer.developer { host.cost.lock } else { Atoms::ZERO };
@@ -191,9 +191,9 @@ impl Case<'_> {
 
     /// Whether the term was not too long when the window began: with each epoch there is less to go, which suits more offers.
     fn suits_term_before(&self, demand: OfferHash, supply: OfferHash) -> bool {
-        let longest = self.market.engine.supply(supply).map_or(0, |supply| supply.offer.max_epochs);
+        let longest = self.market.seen().supply(supply).map_or(0, |supply| supply.offer.max_epochs);
         let epoch = self.ends.epoch_before(self.made.block).unwrap_or_default();
-        let known = self.market.state.developer_offers.get(&demand);
+        let known = self.market.state().developer_offers.get(&demand);
         let term = known.map_or(0, |known| known.offer.remaining_epochs(epoch.plus(1), known.end_epoch));
         longest == 0 || term <= longest
     }
@@ -238,16 +238,16 @@ impl Case<'_> {
 
     fn judged(&self, deal: &DealOpened, verdict: Verdict) -> JudgedFill {
         let supply = deal.provider_offer;
-        let provider = self.market.state.provider_offers.get(&supply).map(|known| known.offer.provider);
+        let provider = self.market.state().provider_offers.get(&supply).map(|known| known.offer.provider);
         JudgedFill { supply, provider: provider.unwrap_or_default(), ask: deal.price_per_epoch, verdict }
     }
 
     fn place(&self, supply: OfferHash) -> Place {
-        self.market.engine.supply(supply).map(|supply| supply.place).unwrap_or_default()
+        self.market.seen().supply(supply).map(|supply| supply.place).unwrap_or_default()
     }
 
     fn demand_place(&self, demand: OfferHash) -> Place {
-        self.market.engine.demand(demand).map(|demand| demand.place).unwrap_or_default()
+        self.market.seen().demand(demand).map(|demand| demand.place).unwrap_or_default()
     }
 }
 
@@ -260,7 +260,7 @@ const fn known_after(place: Place) -> u64 {
 impl Claim {
     /// The claimant, where the match has left it fewer hosts or dearer ones.
     pub(super) fn harmed(&self, market: &mut Market) -> Option<PassedOver> {
-        let hosts = market.engine.hosts_for(self.claimant.demand);
+        let hosts = market.engine().hosts_for(self.claimant.demand);
         let sum = |asks: &mut dyn Iterator<Item = Atoms>| asks.map(|ask| u128::from(ask.get())).sum::<u128>();
         let before = sum(&mut self.asks.iter().copied());
         let after = sum(&mut hosts.iter().take(self.asks.len()).map(|host| host.cost.ask));

@@ -1,11 +1,9 @@
-//! The market as the chain tells it, the engine that is told of each event what it touched, and what was otherwise in the
-//! last blocks.
+//! The market as the chain tells it, event by event, and what was otherwise in the last blocks.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use common::{
-    epoch::Epoch,
-    event::{BlockRef, MarketEvent, PlacedEvent},
+    event::{BlockRef, PlacedEvent},
     ids::{Address, OfferHash},
     market::MarketTerms,
     money::Atoms,
@@ -20,26 +18,12 @@ use super::{
 };
 use crate::{
     engine::{Engine, Plan},
-    ledger::Placement,
-    snapshot::{Conditions, Demand, Signed, Supply},
+    market::{self, Planner, Touched, touched},
+    snapshot::{Demand, Signed, Supply},
 };
 
 /// Most fills that are planned at the end of a block. What waits behind so many is not followed.
 const PLANNED_FILLS: usize = 1_000;
-
-/// Something that an event touches.
-#[derive(Debug, Clone, Copy)]
-enum Touched {
-    Account(Address),
-    Supply(OfferHash),
-    Used(OfferHash),
-    Demand(OfferHash),
-    Placement(OfferHash),
-    Host(OfferHash, Address),
-    Cancelled(Address, OfferHash),
-    NonceFloor(Address),
-    Paused,
-}
 
 /// What a block found before it changed it.
 #[derive(Debug, Default)]
@@ -62,9 +46,7 @@ struct Listed {
 }
 
 pub(super) struct Market {
-    pub(super) state: MarketState,
-    pub(super) engine: Engine,
-    terms: MarketTerms,
+    market: market::Market,
     listed: Listed,
     /// How many blocks are remembered; at least 1.
     window: u64,
@@ -73,26 +55,29 @@ pub(super) struct Market {
 
 impl Market {
     pub(super) fn new(terms: MarketTerms, window: u64, signed: SignedOffers) -> Self {
-        let conditions = Conditions {
-            terms,
-            time: 0,
-            epoch: Epoch(0),
-            matcher: Address::ZERO,
-            cancelled: Default::default(),
-            nonce_floors: Default::default(),
-        };
         Self {
-            state: MarketState::new(&terms),
-            engine: Engine::new(conditions),
-            terms,
+            // Who may match is looked at where it matters, as many matchers are judged; and nothing is taken back.
+            market: market::Market::new(terms, Planner::Anybody, 0),
             listed: Listed::of(signed),
             window,
             before: VecDeque::new(),
         }
     }
 
+    pub(super) const fn state(&self) -> &MarketState {
+        self.market.state()
+    }
+
+    pub(super) const fn engine(&mut self) -> &mut Engine {
+        self.market.engine()
+    }
+
+    pub(super) const fn seen(&self) -> &Engine {
+        self.market.seen()
+    }
+
     pub(super) fn begin(&mut self, block: BlockRef) {
-        self.engine.set_time(block.timestamp, self.terms.schedule.epoch_at(block.timestamp));
+        self.market.set_time(block.timestamp);
         let oldest = block.number.saturating_sub(self.window);
         while self.before.front().is_some_and(|before| before.block <= oldest) {
             self.before.pop_front();
@@ -101,37 +86,28 @@ impl Market {
     }
 
     pub(super) fn apply(&mut self, placed: &PlacedEvent) -> Result<(), StateError> {
-        let touched = touched(&placed.event, &self.state);
-        touched.iter().for_each(|touched| self.remember(*touched));
-        self.state.apply(placed)?;
-        touched.into_iter().for_each(|touched| self.tell(touched));
+        touched(&placed.event, self.state()).into_iter().for_each(|touched| self.remember(touched));
+        self.market.apply_event(placed)?;
+        self.market.settle();
         Ok(())
     }
 
     /// The block is over: what was accepted up to it is known from now on.
     pub(super) fn end(&mut self, block: BlockRef) {
-        self.state.as_of = Some(block);
-        let (mut supplies, mut demands) = (Vec::new(), Vec::new());
+        self.market.close_block(&block);
         while let Some(first) = self.listed.supplies.first_entry().filter(|first| *first.key() <= block.number) {
-            supplies.extend(first.remove());
+            first.remove().into_iter().for_each(|signed| self.market.accept_supply(signed, false));
         }
         while let Some(first) = self.listed.demands.first_entry().filter(|first| *first.key() <= block.number) {
-            demands.extend(first.remove());
+            first.remove().into_iter().for_each(|signed| self.market.accept_demand(signed, false));
         }
-        for signed in supplies.into_iter().filter(|signed| !self.state.provider_offers.contains_key(&signed.hash)) {
-            let place = signed.place();
-            self.engine.set_supply(Supply::new(signed.hash, signed.offer, Vec::new(), place));
-        }
-        for signed in demands.into_iter().filter(|signed| !self.state.developer_offers.contains_key(&signed.hash)) {
-            let place = signed.place();
-            self.engine.set_demand(self.demand(signed.hash, signed.offer, place));
-        }
+        self.market.settle();
     }
 
     /// What could be matched now.
     pub(super) fn plan(&mut self) -> Plan {
-        let plan = self.engine.plan(PLANNED_FILLS);
-        self.engine.take_back();
+        let plan = self.market.plan(PLANNED_FILLS);
+        self.engine().take_back();
         plan
     }
 
@@ -146,16 +122,16 @@ impl Market {
             if others.is_empty() {
                 break plan;
             }
-            others.iter().for_each(|demand| self.engine.set_held(*demand, true));
+            others.iter().for_each(|demand| self.engine().set_held(*demand, true));
             held.extend(others);
         };
-        held.into_iter().for_each(|demand| self.engine.set_held(demand, false));
+        held.into_iter().for_each(|demand| self.engine().set_held(demand, false));
         planned(&plan)
     }
 
     /// Who alone may match the demand.
     pub(super) fn named_matcher(&self, demand: OfferHash) -> Option<Address> {
-        let known = self.state.developer_offers.get(&demand).map(|known| known.offer.matcher);
+        let known = self.state().developer_offers.get(&demand).map(|known| known.offer.matcher);
         known.or_else(|| self.listed.matchers.get(&demand).copied()).filter(|matcher| !matcher.is_zero())
     }
 
@@ -163,28 +139,28 @@ impl Market {
     /// told of it, for a provider offer the first of all, so that nothing is held against it. Says whether it was told of.
     pub(super) fn place_revealed(&mut self, offer: OfferHash) -> bool {
         let listed = self.listed.places.get(&offer).copied();
-        if let Some(supply) = self.engine.supply(offer) {
+        if let Some(supply) = self.seen().supply(offer).cloned() {
             let place = listed.unwrap_or_default();
-            self.engine.set_supply(Supply { place, ..supply.clone() });
+            self.engine().set_supply(Supply { place, ..supply });
         }
         if let Some(place) = listed
-            && let Some(demand) = self.engine.demand(offer)
+            && let Some(demand) = self.seen().demand(offer).cloned()
         {
-            self.engine.set_demand(Demand { place, ..demand.clone() });
+            self.engine().set_demand(Demand { place, ..demand });
         }
         listed.is_some()
     }
 
-    /// Gives an offer the place that it has on the chain.
+    /// Gives an offer the place that it has on the chain, which needs nobody's word for it any more.
     pub(super) fn place_on_chain(&mut self, offer: OfferHash) {
-        self.tell(Touched::Supply(offer));
-        self.tell(Touched::Demand(offer));
+        self.market.close_signed(offer);
+        self.market.settle();
     }
 
     /// The least that an account had right now and at the ends of the blocks that are remembered.
     pub(super) fn least_free(&self, account: Address) -> Atoms {
         let before = self.before.iter().filter_map(|before| before.free.get(&account).copied());
-        before.fold(self.state.free_balance(account), Atoms::min)
+        before.fold(self.state().free_balance(account), Atoms::min)
     }
 
     /// The most that deals held of an offer, right now and at the ends of the blocks that are remembered.
@@ -205,17 +181,17 @@ impl Market {
 
     /// The replicas that a demand has.
     pub(super) fn live(&self, demand: OfferHash) -> u16 {
-        self.state.developer_offers.get(&demand).map_or(0, |known| known.live_replicas)
+        self.state().developer_offers.get(&demand).map_or(0, |known| known.live_replicas)
     }
 
     fn used(&self, supply: OfferHash) -> Resources {
-        self.state.provider_offers.get(&supply).map(|known| known.used).unwrap_or_default()
+        self.state().provider_offers.get(&supply).map(|known| known.used).unwrap_or_default()
     }
 
     fn remember(&mut self, touched: Touched) {
         match touched {
             Touched::Account(account) => {
-                let free = self.state.free_balance(account);
+                let free = self.state().free_balance(account);
                 self.before.back_mut().map(|before| *before.free.entry(account).or_insert(free));
             }
             Touched::Used(supply) => {
@@ -228,44 +204,6 @@ impl Market {
             }
             _ => (),
         }
-    }
-
-    /// Tells the engine how it is now.
-    fn tell(&mut self, touched: Touched) {
-        let (state, engine) = (&self.state, &mut self.engine);
-        match touched {
-            Touched::Account(account) => engine.set_free(account, state.free_balance(account)),
-            Touched::Supply(hash) => {
-                let Some(known) = state.provider_offers.get(&hash) else { return };
-                engine.set_supply(Supply::new(hash, known.offer.clone(), Vec::new(), known.opened_at));
-            }
-            Touched::Used(hash) => {
-                let used = state.provider_offers.get(&hash).map(|known| known.used).unwrap_or_default();
-                engine.set_used(hash, used);
-            }
-            Touched::Demand(hash) => {
-                let Some(known) = state.developer_offers.get(&hash) else { return };
-                let (offer, place) = (known.offer.clone(), known.opened_at);
-                self.engine.set_demand(self.demand(hash, offer, place));
-            }
-            Touched::Placement(hash) => {
-                let Some(known) = state.developer_offers.get(&hash) else { return };
-                let placement = Placement { live_replicas: known.live_replicas, end_epoch: known.end_epoch };
-                engine.set_placement(hash, placement);
-            }
-            Touched::Host(demand, provider) => engine.set_hosted(demand, provider, true),
-            Touched::Cancelled(owner, offer) => engine.set_cancelled(owner, offer, true),
-            Touched::NonceFloor(owner) => {
-                engine.set_nonce_floor(owner, state.nonce_floors.get(&owner).copied().unwrap_or_default());
-            }
-            Touched::Paused => engine.set_paused(state.matching_paused),
-        }
-    }
-
-    /// A demand that any account may match: who may is looked at where it matters, as many matchers are judged.
-    fn demand(&self, hash: OfferHash, offer: DeveloperOffer, place: Place) -> Demand {
-        let offer = DeveloperOffer { matcher: Address::ZERO, ..offer };
-        Demand::new(hash, offer, Vec::new(), place, &self.terms)
     }
 }
 
@@ -282,57 +220,5 @@ impl Listed {
             listed.demands.entry(offer.accepted_block).or_default().push(offer);
         }
         listed
-    }
-}
-
-/// What the event will change, as far as the engine wants to know.
-fn touched(event: &MarketEvent, state: &MarketState) -> Vec<Touched> {
-    match event {
-        MarketEvent::Deposited { account, .. } | MarketEvent::Withdrawn { account, .. } => {
-            vec![Touched::Account(*account)]
-        }
-        MarketEvent::ProviderOfferOpened { offer_hash, .. } => vec![Touched::Supply(*offer_hash)],
-        MarketEvent::DeveloperOfferOpened { offer_hash, .. } => vec![Touched::Demand(*offer_hash)],
-        MarketEvent::OfferCancelled { owner, offer_hash } => vec![Touched::Cancelled(*owner, *offer_hash)],
-        MarketEvent::NonceFloorRaised { owner, .. } => vec![Touched::NonceFloor(*owner)],
-        MarketEvent::MatchingPaused { .. } => vec![Touched::Paused],
-        MarketEvent::MatcherPaid { developer_offer, matcher, .. } => {
-            let developer = state.developer_offers.get(developer_offer).map(|known| known.offer.developer);
-            [Some(*matcher), developer].into_iter().flatten().map(Touched::Account).collect()
-        }
-        MarketEvent::DealOpened(deal) => {
-            let developer = state.developer_offers.get(&deal.developer_offer).map(|known| known.offer.developer);
-            let provider = state.provider_offers.get(&deal.provider_offer).map(|known| known.offer.provider);
-            let accounts = [developer, provider].into_iter().flatten().map(Touched::Account);
-            let host = provider.map(|provider| Touched::Host(deal.developer_offer, provider));
-            let offers = [Touched::Used(deal.provider_offer), Touched::Placement(deal.developer_offer)];
-            accounts.chain(host).chain(offers).collect()
-        }
-        MarketEvent::DealFunded { from, .. } => vec![Touched::Account(*from)],
-        event => touched_of_deal(event, state),
-    }
-}
-
-fn touched_of_deal(event: &MarketEvent, state: &MarketState) -> Vec<Touched> {
-    let deal = |id| state.deals.get(id).map(|known| &known.deal);
-    match event {
-        MarketEvent::DealSettled { deal_id, .. } => deal(deal_id).map_or_else(Vec::new, |deal| {
-            let payout = state.provider_offers.get(&deal.provider_offer).map(|known| known.offer.payout);
-            [Some(deal.developer), payout].into_iter().flatten().map(Touched::Account).collect()
-        }),
-        MarketEvent::DealRefunded { deal_id, .. } | MarketEvent::DealEnding { deal_id, .. } => {
-            deal(deal_id).map_or_else(Vec::new, |deal| vec![Touched::Account(deal.developer)])
-        }
-        MarketEvent::DealChanged(changed) => deal(&changed.deal_id)
-            .map_or_else(Vec::new, |deal| vec![Touched::Used(deal.provider_offer), Touched::Account(deal.provider)]),
-        MarketEvent::DealEnded { deal_id, bond_to, .. } => deal(deal_id).map_or_else(Vec::new, |deal| {
-            vec![
-                Touched::Account(deal.developer),
-                Touched::Account(*bond_to),
-                Touched::Used(deal.provider_offer),
-                Touched::Placement(deal.developer_offer),
-            ]
-        }),
-        _ => Vec::new(),
     }
 }

@@ -27,7 +27,7 @@ mod judge;
 mod market;
 mod matches;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod verdict;
 mod waits;
 
@@ -84,7 +84,7 @@ impl Replay {
 
     /// The market after the last block.
     pub const fn state(&self) -> &MarketState {
-        &self.market.state
+        self.market.state()
     }
 
     /// Adds a block, and judges its matches. Blocks without events may be left out; with the parent of a block that has
@@ -126,7 +126,7 @@ impl Replay {
 
     /// What is to be said of all of it.
     pub fn finish(mut self) -> Summary {
-        self.waits.finish(self.market.state.as_of.map_or(0, |block| block.number));
+        self.waits.finish(self.market.state().as_of.map_or(0, |block| block.number));
         self.summary.left_waiting = self.waits.count;
         self.summary.longest_waits = self.waits.longest;
         self.summary
@@ -160,7 +160,7 @@ impl Replay {
             }
         }
         made.revealed.iter().for_each(|offer| self.market.place_on_chain(*offer));
-        let developer = self.market.state.developer_offers.get(&made.demand).map(|known| known.offer.developer);
+        let developer = self.market.state().developer_offers.get(&made.demand).map(|known| known.offer.developer);
         Ok(JudgedMatch {
             block: made.block,
             transaction: made.transaction,
@@ -202,14 +202,14 @@ impl Replay {
     /// What could be matched at the end of a block.
     fn plan(&mut self, block: BlockRef) {
         let plan = self.market.plan();
-        let (market, epoch) = (&self.market, self.market.engine.conditions().epoch);
+        let (market, epoch) = (&self.market, self.market.seen().conditions().epoch);
         let about = |hash: OfferHash| {
-            let demand = market.engine.demand(hash)?;
+            let demand = market.seen().demand(hash)?;
             let matcher = market.named_matcher(hash);
             Some(Waiting { since: block.number, place: demand.place, developer: demand.offer.developer, matcher })
         };
         let matchable: BTreeSet<OfferHash> = plan.matches.iter().map(|found| found.demand).collect();
-        let last = plan.matches.last().and_then(|last| market.engine.demand(last.demand)).map(|last| last.place);
+        let last = plan.matches.last().and_then(|last| market.seen().demand(last.demand)).map(|last| last.place);
         let told_up_to = plan.budget_exhausted.then_some(last.unwrap_or_default());
         self.waits.follow(block.number, &matchable, told_up_to, about);
         if plan.budget_exhausted {

@@ -2,7 +2,7 @@
 //!
 //! Layout: [`indexer`] holds the indexer beside a plain script; [`workload`] makes the chain that both read;
 //! [`process`] runs one contestant in a process of its own and reads what it cost; [`matching`] measures the matching
-//! engine on public workloads.
+//! engine on public workloads, [`tick`] what a block costs the market that a matcher keeps.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a measurement talks to whoever started it")]
 #![expect(clippy::unwrap_used, clippy::float_arithmetic, reason = "a measurement that fails says where; no money here")]
@@ -10,6 +10,7 @@
 mod indexer;
 mod matching;
 mod process;
+mod tick;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ enum What {
     Indexer(indexer::Options),
     /// Match public workloads: welfare beside proven bounds, and the time of each operation
     Matching(matching::Options),
+    /// Follow a chain with the market that a matcher keeps, and the time of each block
+    Tick(tick::Options),
     /// One contestant, in a process of its own
     #[command(hide = true, subcommand)]
     Contestant(indexer::Contestant),
@@ -37,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Indexer(options) => indexer::run(&options).await,
         What::Matching(options) => matching::run(&options),
+        What::Tick(options) => tick::run(&options).await,
         What::Contestant(contestant) => contestant.run().await,
     }
 }

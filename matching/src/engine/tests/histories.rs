@@ -5,7 +5,7 @@ use common::{
     state::Place,
 };
 
-use super::*;
+use super::{follow::follow, *};
 use crate::ledger::Placement;
 
 /// Something that happens. Numbers choose among what there is.
@@ -293,7 +293,7 @@ proptest! {
                 continue;
             }
             let now = seen(&world.market);
-            follower.follow(&stands_at, &now);
+            follow(&mut follower, &stands_at, &now);
             // The plan is left standing: the next snapshot takes it back.
             let budget = if look == 1 { budget } else { usize::MAX };
             prop_assert_eq!(answer(&follower.plan(budget)), scanned(&now, budget));
@@ -306,9 +306,9 @@ proptest! {
         let mut engine = Engine::of(&first);
         let there = scanned(&first, usize::MAX);
         prop_assert_eq!(&answer(&engine.plan(usize::MAX)), &there);
-        engine.follow(&first, &second);
+        follow(&mut engine, &first, &second);
         prop_assert_eq!(answer(&engine.plan(3)), scanned(&second, 3));
-        engine.follow(&second, &first);
+        follow(&mut engine, &second, &first);
         prop_assert_eq!(&answer(&engine.plan(usize::MAX)), &there);
     }
 }

@@ -2,6 +2,7 @@
 
 mod adversaries;
 mod bitmaps;
+mod follow;
 mod histories;
 mod shapes;
 

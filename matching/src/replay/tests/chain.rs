@@ -1,34 +1,37 @@
 //! A chain without a node: events that follow from each other as the contract makes them, blocks that are taken back, and
 //! matchers that plan on it.
 
+use std::collections::BTreeSet;
+
 use common::{
     deal::EndCause,
-    event::{BlockRef, DealOpened, MarketBlock, MarketEvent, PlacedEvent},
-    ids::{Address, BlockHash, DealId, OfferHash, TxHash},
+    epoch::Epoch,
+    event::{BlockId, BlockRef, DealChanged, DealOpened, MarketBlock, MarketEvent, PlacedEvent},
+    ids::{Address, BlockHash, DealId, Digest, OfferHash, ReceiptRoot, TxHash},
     offer::{DeveloperOffer, ProviderOffer},
     state::MarketState,
 };
 
 use crate::{
-    engine::Engine,
     feasible,
+    market::{Market, Planner},
     replay::SignedOffers,
     samples::{self, TIME, account, atoms, hash},
     scan,
-    snapshot::{Demand, Inputs, Signed, Snapshot, Supply},
+    snapshot::{Demand, Inputs, PendingFill, Signed, Snapshot, Supply},
 };
 
 /// The account of the matcher.
-pub(super) fn matcher() -> Address {
+pub(crate) fn matcher() -> Address {
     account(99)
 }
 
 /// A demand, and the supplies that are proposed to it.
-pub(super) type Proposal = (OfferHash, Vec<OfferHash>);
+pub(crate) type Proposal = (OfferHash, Vec<OfferHash>);
 
 /// Something that somebody does. Numbers choose among what there is.
 #[derive(Debug, Clone)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Supply(Box<ProviderOffer>, bool),
     Demand(Box<DeveloperOffer>, bool),
     Deposit(u8, u64),
@@ -37,30 +40,45 @@ pub(super) enum Act {
     NonceFloor(u8, u64),
     EndDeal(usize),
     Paused(bool),
+    /// Something else that happens to a deal: what, and to which.
+    Change(Change, usize),
+}
+
+/// What can happen to a deal while it lasts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change {
+    Fund,
+    Settle,
+    Unfund,
+    Refund,
+    Ending,
+    Resize,
+    Attest,
+    Update,
 }
 
 /// The market around one match.
 #[derive(Debug, Clone)]
-pub(super) struct Matched {
-    pub(super) block: u64,
-    pub(super) demand: OfferHash,
-    pub(super) supplies: Vec<OfferHash>,
-    pub(super) refused: Vec<OfferHash>,
+pub(crate) struct Matched {
+    pub(crate) block: u64,
+    pub(crate) demand: OfferHash,
+    pub(crate) supplies: Vec<OfferHash>,
+    pub(crate) refused: Vec<OfferHash>,
     /// Demands that the transaction had proposed in vain.
-    pub(super) tried: Vec<OfferHash>,
-    pub(super) before: Snapshot,
-    pub(super) after: Snapshot,
-    pub(super) states: (MarketState, MarketState),
+    pub(crate) tried: Vec<OfferHash>,
+    pub(crate) before: Snapshot,
+    pub(crate) after: Snapshot,
+    pub(crate) states: (MarketState, MarketState),
 }
 
 #[derive(Clone)]
-pub(super) struct Chain {
-    pub(super) blocks: Vec<MarketBlock>,
+pub(crate) struct Chain {
+    pub(crate) blocks: Vec<MarketBlock>,
     /// After each block.
-    pub(super) states: Vec<MarketState>,
-    pub(super) matched: Vec<Matched>,
-    pub(super) supplies: Vec<Signed<ProviderOffer>>,
-    pub(super) demands: Vec<Signed<DeveloperOffer>>,
+    pub(crate) states: Vec<MarketState>,
+    pub(crate) matched: Vec<Matched>,
+    pub(crate) supplies: Vec<Signed<ProviderOffer>>,
+    pub(crate) demands: Vec<Signed<DeveloperOffer>>,
     state: MarketState,
     events: Vec<PlacedEvent>,
     next: usize,
@@ -71,7 +89,7 @@ pub(super) struct Chain {
 
 impl Chain {
     /// Everybody has some money.
-    pub(super) fn new(money: &[u64]) -> Self {
+    pub(crate) fn new(money: &[u64]) -> Self {
         let mut chain = Self {
             blocks: Vec::new(),
             states: Vec::new(),
@@ -92,20 +110,21 @@ impl Chain {
         chain
     }
 
-    pub(super) fn head(&self) -> u64 {
+    pub(crate) fn head(&self) -> u64 {
         self.blocks.len() as u64
     }
 
     /// Time goes by before the next block.
-    pub(super) fn wait(&mut self, seconds: u64) {
+    pub(crate) fn wait(&mut self, seconds: u64) {
         self.time += seconds;
     }
 
     /// Closes the block.
-    pub(super) fn mine(&mut self) {
+    pub(crate) fn mine(&mut self) {
         let number = self.head() + 1;
         self.time += 1;
-        let hash = BlockHash([number as u8; 32]);
+        let mut hash = BlockHash([number as u8; 32]);
+        hash.0[28..].copy_from_slice(&self.transactions.to_be_bytes());
         let block = BlockRef { number, hash, parent_hash: BlockHash::ZERO, timestamp: self.time };
         self.state.as_of = Some(block);
         self.blocks.push(MarketBlock { block, events: std::mem::take(&mut self.events) });
@@ -113,7 +132,9 @@ impl Chain {
     }
 
     /// Takes back so many blocks, but not the first one. What was signed and accepted since is forgotten as well.
-    pub(super) fn reorganize(&mut self, depth: usize) {
+    pub(crate) fn reorganize(&mut self, depth: usize) {
+        // The blocks that come instead are others, also where nothing happens in them.
+        self.transactions += 1;
         let left = self.blocks.len().saturating_sub(depth).max(1);
         self.blocks.truncate(left);
         self.states.truncate(left);
@@ -126,29 +147,39 @@ impl Chain {
     }
 
     /// The market as the matcher sees it at the end of the last block.
-    pub(super) fn seen(&self) -> Snapshot {
+    pub(crate) fn seen(&self) -> Snapshot {
         self.snapshot(&self.states[self.states.len() - 1], self.blocks[self.blocks.len() - 1].block.timestamp)
     }
 
     /// The market at the end of a block.
-    pub(super) fn seen_at(&self, block: u64) -> Option<Snapshot> {
+    pub(crate) fn seen_at(&self, block: u64) -> Option<Snapshot> {
         let at = usize::try_from(block.checked_sub(1)?).unwrap();
         Some(self.snapshot_at(block, &self.states[at], self.blocks[at].block.timestamp))
     }
 
     /// A state with what was signed when this block was the last one.
-    pub(super) fn snapshot_at(&self, block: u64, state: &MarketState, time: u64) -> Snapshot {
+    pub(crate) fn snapshot_at(&self, block: u64, state: &MarketState, time: u64) -> Snapshot {
         let mut seen = self.clone();
         seen.supplies.retain(|signed| signed.accepted_block <= block);
         seen.demands.retain(|signed| signed.accepted_block <= block);
         seen.snapshot(state, time)
     }
 
-    pub(super) fn signed(&self) -> SignedOffers {
+    pub(crate) fn signed(&self) -> SignedOffers {
         SignedOffers { provider: self.supplies.clone(), developer: self.demands.clone() }
     }
 
     fn snapshot(&self, state: &MarketState, time: u64) -> Snapshot {
+        self.snapshot_with(state, time, &[], &BTreeSet::new())
+    }
+
+    fn snapshot_with(
+        &self,
+        state: &MarketState,
+        time: u64,
+        pending: &[PendingFill],
+        held: &BTreeSet<OfferHash>,
+    ) -> Snapshot {
         Snapshot::build(Inputs {
             terms: samples::terms(),
             state,
@@ -156,9 +187,15 @@ impl Chain {
             time,
             developer_offers: self.demands.clone(),
             provider_offers: self.supplies.clone(),
-            pending: &[],
-            held: &Default::default(),
+            pending,
+            held,
         })
+    }
+
+    /// The market as the matcher sees it, with what only it knows.
+    pub(crate) fn seen_with(&self, pending: &[PendingFill], held: &BTreeSet<OfferHash>) -> Snapshot {
+        let head = &self.blocks[self.blocks.len() - 1];
+        self.snapshot_with(&self.states[self.states.len() - 1], head.block.timestamp, pending, held)
     }
 
     fn emit(&mut self, event: MarketEvent) {
@@ -170,7 +207,7 @@ impl Chain {
         self.events.push(placed);
     }
 
-    pub(super) fn act(&mut self, act: &Act) {
+    pub(crate) fn act(&mut self, act: &Act) {
         self.transactions += 1;
         self.next += 1;
         let (next, sequence, accepted_block) = (self.next, self.next as u64, self.head());
@@ -208,8 +245,58 @@ impl Chain {
             }
             Act::EndDeal(at) => self.end_deal(*at),
             Act::Paused(paused) => self.emit(MarketEvent::MatchingPaused { paused: *paused }),
+            Act::Change(change, at) => self.change(*change, *at),
             Act::Demand(..) => (),
         }
+    }
+
+    fn change(&mut self, change: Change, at: usize) {
+        let live = self.state.deals.values().map(|known| &known.deal);
+        let live: Vec<_> = live.filter(|deal| deal.state != common::deal::DealState::Ended).cloned().collect();
+        let Some(deal) = live.get(at % live.len().max(1)) else { return };
+        let (deal_id, epoch) = (deal.id, samples::terms().schedule.epoch_at(self.time));
+        let free = self.state.free_balance(deal.developer);
+        let (little, next) = (free.min(atoms(7)), Epoch(epoch.0 + 1));
+        self.emit(match change {
+            Change::Fund => MarketEvent::DealFunded { deal_id, from: deal.developer, amount: little, paid_until: next },
+            Change::Settle => {
+                let paid = deal.locked.min(deal.price_per_epoch);
+                MarketEvent::DealSettled { deal_id, paid, topped_up: little, settled_until: next }
+            }
+            Change::Unfund => MarketEvent::DealUnfunded { deal_id, since: epoch },
+            Change::Refund => {
+                MarketEvent::DealRefunded { deal_id, refunded: deal.locked.min(atoms(3)), paid_until: epoch }
+            }
+            Change::Ending => {
+                let (cause, refunded) = (EndCause::ProviderLeft, deal.locked.min(atoms(2)));
+                MarketEvent::DealEnding { deal_id, cause, end_epoch: next, refunded }
+            }
+            Change::Resize => {
+                let mut size = deal.size;
+                size.memory_mib += 64;
+                MarketEvent::DealChanged(Box::new(DealChanged {
+                    deal_id,
+                    sequence: deal.changes + 1,
+                    from: next,
+                    end_epoch: Epoch(deal.end_epoch.0 + 1),
+                    price_per_epoch: deal.price_per_epoch,
+                    size,
+                    bond: deal.bond.min(atoms(1)),
+                    paid_until: deal.paid_until,
+                }))
+            }
+            Change::Attest => {
+                let (receipt_root, rolling_hash) = (ReceiptRoot::ZERO, ReceiptRoot::ZERO);
+                MarketEvent::Attested { agent: deal.agent, epoch, receipt_root, rolling_hash }
+            }
+            Change::Update => MarketEvent::ArtifactUpdated {
+                developer_offer: deal.developer_offer,
+                version: 1,
+                artifact: Digest([at as u8; 32]),
+                manifest: Digest::ZERO,
+                artifact_url: String::new(),
+            },
+        });
     }
 
     fn cancel(&mut self, demand: bool, at: usize) {
@@ -237,7 +324,7 @@ impl Chain {
     }
 
     /// A match transaction, carried out as the contract does it.
-    pub(super) fn execute(&mut self, proposals: &[Proposal]) {
+    pub(crate) fn execute(&mut self, proposals: &[Proposal]) {
         self.transactions += 1;
         if self.state.matching_paused {
             return;
@@ -337,28 +424,83 @@ impl Chain {
     }
 }
 
-/// The matcher as it runs: its engine follows the chain.
-pub(super) struct Live {
-    engine: Engine,
-    stands_at: Snapshot,
+/// A market that follows a chain as a matcher's does.
+pub(crate) struct Follower {
+    pub(crate) market: Market,
+    /// How often it had to be loaded.
+    pub(crate) loaded: usize,
+    remembered: usize,
+    /// Signed offers that it was told of, with their numbers.
+    accepted: BTreeSet<(OfferHash, u64)>,
 }
 
+impl Follower {
+    pub(crate) fn new(remembered: usize) -> Self {
+        let market = Market::new(samples::terms(), Planner::Account(matcher()), remembered);
+        Self { market, loaded: 0, remembered, accepted: BTreeSet::new() }
+    }
+
+    /// As after a start of the process.
+    pub(crate) fn load(&mut self, chain: &Chain) {
+        let base = chain.blocks.iter().rev().find(|block| !block.events.is_empty());
+        let base = base.map(|block| block.block.id());
+        let state = chain.states[chain.states.len() - 1].clone();
+        self.market = Market::of(state, base, samples::terms(), Planner::Account(matcher()), self.remembered);
+        self.accepted.clear();
+        self.loaded += 1;
+    }
+
+    pub(crate) fn follow(&mut self, chain: &Chain, pending: &[PendingFill], held: &BTreeSet<OfferHash>) {
+        let is_there = |anchor: &BlockId| chain.blocks.iter().any(|block| block.block.id() == *anchor);
+        let anchor = self.market.anchors().find(|anchor| anchor.as_ref().is_none_or(is_there));
+        match anchor {
+            Some(anchor) => {
+                self.market.take_back_to(anchor);
+                let height = anchor.map_or(0, |anchor| anchor.number);
+                let later = chain.blocks.iter().filter(|block| block.block.number > height);
+                later.for_each(|block| self.market.apply(block).unwrap());
+            }
+            None => self.load(chain),
+        }
+        self.market.stand_at(chain.blocks.last().map(|block| block.block), 0);
+        self.follow_signed(chain);
+        self.market.set_pending(pending.to_vec());
+        self.market.set_held(held.clone());
+        self.market.settle();
+    }
+
+    fn follow_signed(&mut self, chain: &Chain) {
+        let supplies = chain.supplies.iter().map(|signed| (signed.hash, signed.sequence));
+        let now: BTreeSet<_> =
+            supplies.chain(chain.demands.iter().map(|signed| (signed.hash, signed.sequence))).collect();
+        self.accepted.difference(&now).for_each(|(hash, _)| self.market.close_signed(*hash));
+        for signed in chain.supplies.iter().filter(|signed| !self.accepted.contains(&(signed.hash, signed.sequence))) {
+            self.market.accept_supply(signed.clone(), false);
+        }
+        for signed in chain.demands.iter().filter(|signed| !self.accepted.contains(&(signed.hash, signed.sequence))) {
+            self.market.accept_demand(signed.clone(), false);
+        }
+        self.accepted = now;
+    }
+}
+
+/// The matcher as it runs: its market follows the chain.
+pub(crate) struct Live(Follower);
+
 impl Live {
-    pub(super) fn new(chain: &Chain) -> Self {
-        let stands_at = chain.seen();
-        Self { engine: Engine::of(&stands_at), stands_at }
+    pub(crate) fn new(chain: &Chain) -> Self {
+        let mut follower = Follower::new(1_000);
+        follower.follow(chain, &[], &BTreeSet::new());
+        Self(follower)
     }
 
     /// What it sends next; with a `restart` it knows nothing of before.
-    pub(super) fn plan(&mut self, chain: &Chain, restart: bool, budget: usize) -> Vec<Proposal> {
-        let now = chain.seen();
+    pub(crate) fn plan(&mut self, chain: &Chain, restart: bool, budget: usize) -> Vec<Proposal> {
         if restart {
-            self.engine = Engine::of(&now);
-        } else {
-            self.engine.follow(&self.stands_at, &now);
+            self.0.load(chain);
         }
-        self.stands_at = now;
-        let plan = self.engine.plan(budget);
+        self.0.follow(chain, &[], &BTreeSet::new());
+        let plan = self.0.market.plan(budget);
         let supplies = |found: &crate::engine::Match| found.fills.iter().map(|fill| fill.supply).collect();
         plan.matches.iter().map(|found| (found.demand, supplies(found))).collect()
     }

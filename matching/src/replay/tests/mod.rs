@@ -2,7 +2,7 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "tests")]
 
-mod chain;
+pub(crate) mod chain;
 mod reference;
 
 use common::money::Atoms;
