@@ -15,6 +15,7 @@ mod batch;
 pub mod component;
 mod config;
 mod error;
+mod explained;
 mod health;
 mod metrics;
 #[cfg(test)]

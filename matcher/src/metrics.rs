@@ -33,6 +33,9 @@ pub(crate) struct Metrics {
     market_loads: IntCounter,
     /// `wharfage_matcher_market_blocks_taken_back_total`: blocks with events that reorganizations took back in memory.
     blocks_taken_back: IntCounter,
+    /// `wharfage_matcher_explanations_changed_total`: times that something new stood in a waiting offer's way, or nothing did
+    /// any more.
+    explanations_changed: IntCounter,
     /// `wharfage_matcher_open_demands`: developer offers that want hosts and that no match is under way for, as of the last
     /// tick.
     open_demands: IntGauge,
@@ -77,6 +80,7 @@ impl Metrics {
             accepted: counters("offers_accepted_total", "Signed offers that were taken in", &["kind"])?,
             refused: counters("offers_refused_total", "Submissions that were refused", &["kind"])?,
             market_loads: counter("market_loads_total", "How often the whole market was read")?,
+            explanations_changed: counter("explanations_changed_total", "Explanations that say something new")?,
             blocks_taken_back: counter("market_blocks_taken_back_total", "Blocks that reorganizations took back")?,
             open_demands: IntGauge::with_opts(named("open_demands", "Developer offers that want hosts"))?,
             open_supplies: IntGauge::with_opts(named("open_supplies", "Provider offers that are not void"))?,
@@ -118,6 +122,7 @@ impl Metrics {
         self.registry.register(Box::new(self.accepted.clone()))?;
         self.registry.register(Box::new(self.refused.clone()))?;
         self.registry.register(Box::new(self.market_loads.clone()))?;
+        self.registry.register(Box::new(self.explanations_changed.clone()))?;
         self.registry.register(Box::new(self.blocks_taken_back.clone()))?;
         self.registry.register(Box::new(self.open_demands.clone()))?;
         self.registry.register(Box::new(self.open_supplies.clone()))?;
@@ -152,6 +157,10 @@ impl Metrics {
     pub(crate) fn market_loaded(&self, block: Option<BlockRef>) {
         self.market_loads.inc();
         tracing::info!(block = block.map(|block| block.number), "the whole market was read");
+    }
+
+    pub(crate) fn explanations_changed(&self, count: usize) {
+        self.explanations_changed.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn blocks_taken_back(&self, count: usize) {

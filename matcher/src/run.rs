@@ -17,6 +17,7 @@ use crate::{
     artifacts::ArtifactStore,
     config::MatcherConfig,
     error::MatcherError,
+    explained::Explaining,
     health::Health,
     metrics::Metrics,
     relay::{Relay, RelayParts},
@@ -105,6 +106,7 @@ impl Matcher {
             wake: Arc::clone(&wake),
             shutdown,
             refused_ends: BTreeMap::new(),
+            explaining: Explaining::default(),
             tidied_in: None,
         };
         let at_end = Arc::clone(&health);

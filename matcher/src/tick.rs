@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     batch::{self, Batch, Planned},
     error::MatcherError,
+    explained::Explaining,
     health::{Health, Role},
     metrics::Metrics,
     relay::{GasBounds, Relay},
@@ -69,6 +70,7 @@ pub(crate) struct Loop {
     pub(crate) shutdown: Shutdown,
     /// Ends that the contract refused, with the epoch in which it did: not tried again in the same one.
     pub(crate) refused_ends: BTreeMap<DealId, Epoch>,
+    pub(crate) explaining: Explaining,
     /// Epoch in which old rows were last removed.
     pub(crate) tidied_in: Option<Epoch>,
 }
@@ -154,7 +156,8 @@ impl Loop {
         self.metrics.market_seen(seen.open_demands, seen.open_supplies);
         self.housekeeping(&seen).await?;
         self.send_matches(&seen).await?;
-        self.end_deals(&seen).await
+        self.end_deals(&seen).await?;
+        self.explaining.go_on(&self.views, &self.store, &self.metrics).await
     }
 
     async fn standing(&mut self) -> Standing {

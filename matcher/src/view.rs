@@ -33,7 +33,7 @@ use matching::{
     market::{Market, Planner},
     snapshot::{Demand, PendingFill, Supply},
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::{
     error::MatcherError,
@@ -60,6 +60,8 @@ pub(crate) struct Views {
     parts: ViewParts,
     /// Counts changes of the matcher's own database.
     version: AtomicU64,
+    /// The same, and every round of the loop, for those who wait for news.
+    news: watch::Sender<u64>,
     present: Arc<Mutex<Option<Present>>>,
 }
 
@@ -137,12 +139,25 @@ type Guard = OwnedMutexGuard<Option<Present>>;
 
 impl Views {
     pub(crate) fn new((domain, terms): (OfferDomain, MarketTerms), parts: ViewParts) -> Self {
-        Self { domain, terms, parts, version: AtomicU64::new(0), present: Arc::default() }
+        Self {
+            domain,
+            terms,
+            parts,
+            version: AtomicU64::new(0),
+            news: watch::Sender::default(),
+            present: Arc::default(),
+        }
     }
 
     /// To be called after every change of the matcher's own database that plans depend on.
     pub(crate) fn changed(&self) {
-        self.version.fetch_add(1, Ordering::SeqCst);
+        let version = self.version.fetch_add(1, Ordering::SeqCst);
+        self.news.send_replace(version);
+    }
+
+    /// Is told of every change of the matcher's own database, and of every block.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// Height of the last indexed block.

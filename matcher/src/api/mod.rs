@@ -2,15 +2,17 @@
 //! stable code that name the field, the limit and the value, and say what to do.
 //!
 //! Layout: `request` reads bodies, `submit` takes signed offers in, `offers` shows them, `drafts` answers about offers
-//! that nobody has signed, `depth` how much of a size can be had, `artifacts` is the content store.
+//! that nobody has signed, `explanations` what stands in the way of those that wait, `stream` how an offer fares, `depth` how much of a size can be had, `artifacts` is the content store.
 
 #![expect(clippy::result_large_err, reason = "a problem is an answer, made once for a refused request")]
 
 mod artifacts;
 mod depth;
 mod drafts;
+mod explanations;
 mod offers;
 mod request;
+mod stream;
 mod submit;
 
 use std::{sync::Arc, time::Duration};
@@ -67,6 +69,7 @@ pub(crate) struct Api {
     requests: Arc<Semaphore>,
     /// One at a time: each holds a large market's offers with room.
     depths: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
 }
 
 impl Api {
@@ -75,6 +78,7 @@ impl Api {
             parts: Arc::new(parts),
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
             depths: Arc::new(Semaphore::new(1)),
+            streams: Arc::new(Semaphore::new(stream::MAX_STREAMS)),
         }
     }
 
@@ -101,7 +105,9 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/developer-offers", post(submit::developer_offer))
         .route("/v1/provider-offers", post(submit::provider_offer))
         .route("/v1/developer-offers/{hash}", get(offers::developer_offer))
+        .route("/v1/developer-offers/{hash}/stream", get(stream::developer_offer))
         .route("/v1/provider-offers/{hash}", get(offers::provider_offer))
+        .route("/v1/explanations", get(explanations::list))
         .route("/v1/waiting-offers", get(offers::waiting))
         .route("/v1/typed-data/developer-offer", post(drafts::developer_typed_data))
         .route("/v1/typed-data/provider-offer", post(drafts::provider_typed_data))

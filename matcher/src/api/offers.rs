@@ -35,6 +35,9 @@ pub(super) struct ShownDeveloperOffer {
     /// Why some replica has no host, and what would help.
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<Explanation>,
+    /// Block since which the explanation says the same, counts apart, as far as the matcher has noted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explained_since_block: Option<u64>,
     /// Whether the operator has stopped new matches for now.
     matching_paused: bool,
     /// All deals there ever were.
@@ -96,7 +99,11 @@ pub(super) async fn developer_offer(
     State(api): State<Api>,
     Path(hash): Path<String>,
 ) -> Result<Json<ShownDeveloperOffer>, Problem> {
-    let hash: OfferHash = request::id(&hash, "invalid_hash")?;
+    shown_developer_offer(&api, request::id(&hash, "invalid_hash")?).await.map(Json)
+}
+
+/// How an offer stands now.
+pub(super) async fn shown_developer_offer(api: &Api, hash: OfferHash) -> Result<ShownDeveloperOffer, Problem> {
     let known = move |present: &mut Present, _| present.demand(hash).map(|demand| demand.offer.clone());
     let offer = match api.ask(known).await? {
         Some(offer) => offer,
@@ -108,22 +115,26 @@ pub(super) async fn developer_offer(
     let transactions = api.parts.store.matches_of(hash, MAX_TRANSACTIONS).await.map_err(Problem::internal)?;
     let transactions =
         transactions.into_iter().map(|tx| ShownTransaction { hash: tx.prepared.hash, status: tx.status }).collect();
+    let kept = api.parts.store.kept_explanation(hash).await.map_err(Problem::internal)?;
     let shown = move |present: &mut Present, as_of_block| {
         let demand = present.demand_of(hash, offer.clone());
         let status = present.status(&demand);
         let is_open = !matches!(status, OfferStatus::Placed | OfferStatus::Matching | OfferStatus::Ended);
+        let explanation = is_open.then(|| present.market.engine().explain(&demand));
+        let kept = kept.filter(|kept| explanation.as_ref().is_some_and(|explanation| kept.says(explanation)));
         ShownDeveloperOffer {
             offer_hash: hash,
             offer,
             status,
-            explanation: is_open.then(|| present.market.engine().explain(&demand)),
+            explanation,
+            explained_since_block: kept.map(|kept| kept.since_block),
             matching_paused: present.market.state().matching_paused,
             deals: present.market.deals_of_demand(hash).collect(),
             transactions,
             as_of_block,
         }
     };
-    api.ask(shown).await.map(Json)
+    api.ask(shown).await
 }
 
 pub(super) async fn provider_offer(

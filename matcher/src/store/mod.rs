@@ -6,6 +6,7 @@
 mod artifacts;
 mod convert;
 mod db;
+mod explanations;
 mod leader;
 mod offers;
 mod outbox;
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 pub use self::{
     artifacts::StoredArtifact,
+    explanations::{KeptExplanation, says_the_same},
     leader::{Leadership, Standing},
     offers::{Accepted, Kind, NewOffer, OfferLimits, OfferNews, StoredOffer},
     outbox::{FillOutcome, Outcome, Proposed, TxKind, TxRecord, TxStatus},

@@ -12,6 +12,7 @@
 mod artifacts;
 mod burst;
 mod drafts;
+mod explanations;
 mod keeper;
 mod leader;
 mod lifecycle;

@@ -32,6 +32,26 @@ impl Engine {
         (until < self.supplies.places()).then_some(until)
     }
 
+    /// Whether a demand was looked at in vain, so that it waits for the market to change.
+    pub fn waits(&self, demand: OfferHash) -> bool {
+        let slot = self.demands.find(demand).and_then(|number| self.demands.get(number));
+        slot.is_some_and(|slot| slot.standing == Standing::Waiting)
+    }
+
+    /// Demands that wait, of those in the next `most` places from `from` on, for as long as `see` wants more; and where to go
+    /// on, while there are more. Who reads all of them in parts misses none that is there all the time.
+    pub fn look_at_waiting(&self, from: u32, most: u32, mut see: impl FnMut(OfferHash) -> bool) -> Option<u32> {
+        let mut next = from;
+        for number in from..from.saturating_add(most) {
+            next = number.saturating_add(1);
+            let slot = self.demands.get(number).filter(|slot| slot.standing == Standing::Waiting);
+            if slot.is_some_and(|slot| !see(slot.hash)) {
+                break;
+            }
+        }
+        (next < self.demands.places()).then_some(next)
+    }
+
     /// Demands that can be matched now and come before this place in the order of service, which the supply could host,
     /// their developers' money apart; in order of service.
     pub fn claimants(&mut self, supply: OfferHash, before: (Place, OfferHash)) -> Vec<OfferHash> {
