@@ -38,8 +38,13 @@ enum Command {
     Client(commands::Command),
 }
 
+fn main() -> ExitCode {
+    // Before any thread: an agent's workers run in processes of this same program.
+    provider_agent::run_if_sandboxed().unwrap_or_else(run)
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     let cli = Cli::parse();
     // A story is not interrupted by routine; services log what they do.
     let filter = if matches!(cli.command, Command::Demo(_) | Command::Up(_)) { "warn" } else { "info" };

@@ -10,7 +10,7 @@ use common::{ids::Address, offer::ProviderOffer, region::Region};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::host::HOST_FEATURES;
+use crate::host::{HOST_FEATURES, Mechanism};
 
 /// A provider offer with its owner's signature: whoever holds it can register it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub struct AgentConfig {
     /// Limits on what strangers can make this machine do.
     #[serde(default)]
     pub limits: HostLimits,
+    /// What stands between workers and this machine.
+    #[serde(default)]
+    pub isolation: Isolation,
 }
 
 /// Limits of hosting. Each is named in the error that it causes.
@@ -75,18 +78,34 @@ pub struct HostLimits {
     pub cpu_ms_per_request: u64,
     /// Wall time of one request from its arrival to its last byte, in milliseconds.
     pub request_timeout_ms: u64,
+    /// CPU time that a deal may use at once beyond the share that was bought, after it was idle for long enough, in
+    /// milliseconds; at least 10. What it uses beyond that it waits for.
+    pub cpu_burst_ms: u64,
     /// Requests of one deal that run at once; at least 1.
     pub max_concurrent_requests: usize,
     /// Requests of one deal that wait for their turn.
     pub max_queued_requests: usize,
     /// Open connections.
     pub max_connections: usize,
-    /// Instances of all deals that live at once; address space is reserved for them. At least 1.
+    /// Instances that live at once in one process: of one deal, or of all with `isolation.mode = "in-process"`. Address
+    /// space is reserved for them. 1 to 4,096.
     pub max_live_instances: u32,
     /// Bytes of an artifact.
     pub max_artifact_bytes: u64,
     /// Time for fetching one artifact from one source, in milliseconds.
     pub artifact_timeout_ms: u64,
+    /// Address space of the process that compiles one artifact, in MiB; at least 64.
+    pub compile_memory_mib: u64,
+    /// CPU time of the process that compiles one artifact, in seconds over all its threads.
+    pub compile_cpu_seconds: u64,
+    /// Wall time of compiling one artifact, in seconds.
+    pub compile_timeout_seconds: u64,
+    /// Size of one artifact's compiled code, in MiB.
+    pub max_code_mib: u64,
+    /// Size of all compiled code that is kept, in MiB: beyond it the longest unused is deleted.
+    pub compiled_cache_mib: u64,
+    /// Time for starting a worker's process and its first instance, in milliseconds.
+    pub start_timeout_ms: u64,
     /// Time that running requests get at shutdown, in milliseconds.
     pub drain_timeout_ms: u64,
 }
@@ -98,12 +117,19 @@ impl Default for HostLimits {
             max_request_body_bytes: 100 << 20,
             cpu_ms_per_request: 5_000,
             request_timeout_ms: 15_000,
+            cpu_burst_ms: 500,
             max_concurrent_requests: 64,
             max_queued_requests: 256,
             max_connections: 4_096,
             max_live_instances: 512,
             max_artifact_bytes: 64 << 20,
             artifact_timeout_ms: 120_000,
+            compile_memory_mib: 2_048,
+            compile_cpu_seconds: 60,
+            compile_timeout_seconds: 300,
+            max_code_mib: 256,
+            compiled_cache_mib: 4_096,
+            start_timeout_ms: 30_000,
             drain_timeout_ms: 15_000,
         }
     }
@@ -115,9 +141,68 @@ impl HostLimits {
         Duration::from_millis(self.request_timeout_ms)
     }
 
+    /// When a request that comes now must be through.
+    pub fn deadline(&self) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        now.checked_add(self.request_timeout()).unwrap_or(now)
+    }
+
+    /// CPU time that may be used at once beyond the share that was bought.
+    pub const fn cpu_burst(&self) -> Duration {
+        Duration::from_millis(self.cpu_burst_ms)
+    }
+
     /// CPU time of one request.
     pub const fn cpu_per_request(&self) -> Duration {
         Duration::from_millis(self.cpu_ms_per_request)
+    }
+}
+
+/// Where workers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IsolationMode {
+    /// Each deal in a process of its own, and each compilation. Linux only.
+    Process,
+    /// All in the agent's process: for development, where strangers' code never comes.
+    InProcess,
+}
+
+impl IsolationMode {
+    /// The name in configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::InProcess => "in-process",
+        }
+    }
+}
+
+impl std::str::FromStr for IsolationMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let modes = [Self::Process, Self::InProcess];
+        modes.into_iter().find(|mode| mode.name() == text).ok_or_else(|| "process or in-process".to_owned())
+    }
+}
+
+/// What stands between workers and this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Isolation {
+    /// Where workers run; `process` on Linux and `in-process` elsewhere unless set.
+    pub mode: IsolationMode,
+    /// Mechanisms without which the agent refuses to start; what is not here is used where the machine has it.
+    pub required: Vec<Mechanism>,
+    /// The program that the processes run; without it the one that runs the agent.
+    pub program: Option<PathBuf>,
+}
+
+impl Default for Isolation {
+    fn default() -> Self {
+        let mode = if cfg!(target_os = "linux") { IsolationMode::Process } else { IsolationMode::InProcess };
+        Self { mode, required: Vec::new(), program: None }
     }
 }
 
@@ -181,6 +266,17 @@ impl AgentConfig {
         require(limits.cpu_ms_per_request > 0, "limits.cpu_ms_per_request", "at least 1", 0)?;
         require(limits.request_timeout_ms > 0, "limits.request_timeout_ms", "at least 1", 0)?;
         require(limits.max_connections > 0, "limits.max_connections", "at least 1", 0)?;
+        require(limits.cpu_burst_ms >= 10, "limits.cpu_burst_ms", "at least 10", limits.cpu_burst_ms)?;
+        let memory = limits.compile_memory_mib;
+        require(memory >= 64, "limits.compile_memory_mib", "at least 64", memory)?;
+        require(limits.compile_cpu_seconds > 0, "limits.compile_cpu_seconds", "at least 1", 0)?;
+        require(limits.compile_timeout_seconds > 0, "limits.compile_timeout_seconds", "at least 1", 0)?;
+        require(limits.max_code_mib > 0, "limits.max_code_mib", "at least 1", 0)?;
+        require(limits.start_timeout_ms > 0, "limits.start_timeout_ms", "at least 1", 0)?;
+        let required = &self.isolation.required;
+        let is_process = self.isolation.mode == IsolationMode::Process;
+        let names = || required.iter().map(|mechanism| mechanism.name()).collect::<Vec<_>>().join(", ");
+        require(is_process || required.is_empty(), "isolation.required", "empty with mode in-process", names())?;
         self.offer.as_ref().map_or(Ok(()), |signed| {
             let offer = &signed.offer;
             offer.validate().map_err(|invalid| ConfigError::OutOfRange {
@@ -257,6 +353,8 @@ mod tests {
             ("poll_interval_ms = 1", "poll_interval_ms must be 50 to 60000, got 1"),
             ("[limits]\nmax_concurrent_requests = 0", "limits.max_concurrent_requests"),
             ("colour = 1", "colour"),
+            ("[isolation]\nmode = \"in-process\"\nrequired = [\"seccomp\"]", "isolation.required"),
+            ("[isolation]\nrequired = [\"luck\"]", "luck"),
         ] {
             let error = AgentConfig::from_toml(&format!("{LEAST}\n{extra}")).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -30,9 +30,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     book::Book,
-    config::HostLimits,
+    config::{HostLimits, IsolationMode},
     domain::{receipts::Served, replica::ReplicaState},
-    host::{ServeError, Worker},
+    host::{Mechanism, Report, ServeError, Worker},
     metrics::Metrics,
     replicas::{Replicas, Snapshot},
 };
@@ -51,6 +51,7 @@ pub(crate) struct Ingress {
     pub(crate) market: Address,
     pub(crate) region: Option<Region>,
     pub(crate) limits: HostLimits,
+    pub(crate) isolation: IsolationStatus,
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) book: Arc<Book>,
     pub(crate) metrics: Metrics,
@@ -116,6 +117,7 @@ impl From<ServeError> for Refusal {
             ServeError::MemoryLimit { .. } => Self::new(StatusCode::BAD_GATEWAY, "memory_limit", detail),
             ServeError::Trapped(_) => Self::new(StatusCode::BAD_GATEWAY, "worker_trapped", detail),
             ServeError::NoAnswer(_) => Self::new(StatusCode::BAD_GATEWAY, "no_answer", detail),
+            ServeError::Died(_) => Self::unavailable("worker_died", detail, 2),
             ServeError::Closed => Self::new(StatusCode::GONE, "deal_ended", detail),
         }
     }
@@ -218,6 +220,14 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().fold(0, |sum, (name, value)| sum.saturating_add(name.as_str().len()).saturating_add(value.len()))
 }
 
+/// What stands between workers and this machine, as tried at the start.
+#[derive(Clone, Serialize)]
+pub(crate) struct IsolationStatus {
+    pub(crate) mode: IsolationMode,
+    pub(crate) required: Vec<Mechanism>,
+    pub(crate) mechanisms: Report,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
@@ -225,6 +235,7 @@ struct Status {
     market: Address,
     region: Option<Region>,
     draining: bool,
+    isolation: IsolationStatus,
     /// At most the first 1,000.
     deals: Vec<DealStatus>,
 }
@@ -244,6 +255,10 @@ struct DealStatus {
     paid_until: Epoch,
     running_requests: usize,
     memory_bytes: u64,
+    /// Milliseconds that requests have waited since the CPU that was bought was used up, summed over them.
+    paused_ms: u64,
+    /// The worker's process, where it has one of its own.
+    process_id: Option<u32>,
 }
 
 impl From<Snapshot> for DealStatus {
@@ -259,9 +274,15 @@ impl From<Snapshot> for DealStatus {
             paid_until: deal.paid_until,
             running_requests: snapshot.worker.as_ref().map_or(0, Worker::running),
             memory_bytes: snapshot.worker.as_ref().map_or(0, Worker::memory_used),
+            paused_ms: snapshot.worker.as_ref().map_or(0, paused_ms),
+            process_id: snapshot.worker.as_ref().and_then(Worker::process_id),
             state: snapshot.state,
         }
     }
+}
+
+fn paused_ms(worker: &Worker) -> u64 {
+    u64::try_from(worker.paused().as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn status(State(ingress): State<Arc<Ingress>>) -> Json<Status> {
@@ -271,6 +292,7 @@ async fn status(State(ingress): State<Arc<Ingress>>) -> Json<Status> {
         market: ingress.market,
         region: ingress.region,
         draining: ingress.is_draining.load(Ordering::Relaxed),
+        isolation: ingress.isolation.clone(),
         deals: cells.iter().take(MAX_LISTED).map(|cell| cell.snapshot().into()).collect(),
     })
 }
@@ -324,11 +346,33 @@ mod tests {
             ServeError::MemoryLimit { wanted: 1, limit: 1 },
             ServeError::Trapped(String::new()),
             ServeError::NoAnswer(String::new()),
+            ServeError::Died(String::new()),
             ServeError::Closed,
         ];
         let refusals = states.iter().filter_map(Refusal::of_state).chain(errors.map(Refusal::from));
         for refusal in refusals {
             assert!(REQUEST_OUTCOMES.contains(&refusal.code), "{}", refusal.code);
+            let row = format!("\n| `{}` | {} |", refusal.code, refusal.status.as_u16());
+            assert!(section("Agent").contains(&row), "docs/errors.md lacks {row}");
+        }
+        for code in REQUEST_OUTCOMES.iter().filter(|code| **code != "answered") {
+            assert!(section("Agent").contains(&format!("\n| `{code}` |")), "docs/errors.md lacks {code}");
+        }
+    }
+
+    fn section(name: &str) -> &'static str {
+        let text = include_str!("../../docs/errors.md");
+        text.split("\n## ").find(|section| section.lines().next() == Some(name)).unwrap()
+    }
+
+    #[test]
+    fn every_cause_is_documented_with_whether_it_is_tried_again() {
+        let rows = section("Agent causes").lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, Cause::ALL.len());
+        for cause in Cause::ALL {
+            let again = if cause.may_pass() { "yes" } else { "no" };
+            let row = format!("\n| `{}` | {again} |", cause.code());
+            assert!(section("Agent causes").contains(&row), "docs/errors.md lacks {row}");
         }
     }
 }

@@ -25,8 +25,9 @@ mod server;
 mod store;
 mod supervisor;
 
-pub use config::{AgentConfig, HostLimits, SignedProviderOffer};
+pub use config::{AgentConfig, HostLimits, Isolation, IsolationMode, SignedProviderOffer};
 pub use follow::FollowError;
+pub use host::run_if_sandboxed;
 pub use ingress::{DEAL_HEADER, REGION_HEADER};
 pub use run::{Agent, AgentError, run};
 pub use store::StoreError;

@@ -2,10 +2,13 @@
 
 use prometheus::{Counter, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::domain::replica::{Cause, ReplicaState};
+use crate::{
+    domain::replica::{Cause, ReplicaState},
+    host::Mechanism,
+};
 
 /// How a request ended, as far as the agent is concerned.
-pub(crate) const REQUEST_OUTCOMES: [&str; 16] = [
+pub(crate) const REQUEST_OUTCOMES: [&str; 17] = [
     "answered",
     "unknown_deal",
     "deal_unfunded",
@@ -21,6 +24,7 @@ pub(crate) const REQUEST_OUTCOMES: [&str; 16] = [
     "deadline",
     "memory_limit",
     "worker_trapped",
+    "worker_died",
     "no_answer",
 ];
 
@@ -40,6 +44,8 @@ pub(crate) struct Metrics {
     pub(crate) cpu_seconds: Counter,
     /// Bytes of memory that instances hold now.
     pub(crate) memory_bytes: IntGauge,
+    /// Mechanisms between workers and this machine: 1 where active.
+    pub(crate) isolation: IntGaugeVec,
     /// Artifacts by origin.
     pub(crate) artifacts: IntCounterVec,
     /// Attempts to read the chain by outcome.
@@ -91,6 +97,12 @@ impl Metrics {
         for state in ReplicaState::NAMES {
             replicas.with_label_values(&[state]);
         }
+        let isolation =
+            Opts::new("agent_isolation_active", "Mechanisms between workers and this machine: 1 where active");
+        let isolation = make.keep(IntGaugeVec::new(isolation, &["mechanism"])?)?;
+        for mechanism in Mechanism::ALL {
+            isolation.with_label_values(&[mechanism.name()]);
+        }
         let causes = Cause::ALL.map(Cause::code);
         let transactions = Opts::new("agent_transactions_total", "Transactions by kind and outcome");
         let transactions = make.keep(IntCounterVec::new(transactions, &["kind", "outcome"])?)?;
@@ -104,6 +116,7 @@ impl Metrics {
                 .buckets(vec![0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0]);
         Ok(Self {
             replicas,
+            isolation,
             transactions,
             failures: make.counters(
                 "agent_replica_failures_total",
@@ -141,5 +154,31 @@ impl Metrics {
             )?,
             registry: make.0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../docs/metrics.md");
+
+    #[test]
+    fn every_metric_exists_from_the_start_and_is_documented_with_its_type() {
+        let families = Metrics::new().unwrap().registry.gather();
+        let registered: BTreeSet<String> = families
+            .iter()
+            .map(|family| {
+                let label = family.get_metric()[0].get_label().first().map(|label| format!("{{{}}}", label.name()));
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                format!("| `{}{}` | {kind} |", family.name(), label.unwrap_or_default())
+            })
+            .collect();
+        let row = |line: &str| line.splitn(4, '|').take(3).collect::<Vec<_>>().join("|") + "|";
+        let documented: BTreeSet<String> =
+            DOCUMENTED.lines().filter(|line| line.starts_with("| `agent_")).map(row).collect();
+        assert_eq!(documented, registered);
     }
 }

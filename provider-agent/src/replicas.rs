@@ -66,7 +66,8 @@ impl Cell {
         if state != ReplicaState::Ready {
             inner.ready_since = None;
         }
-        if state == ReplicaState::Stopped {
+        // Nothing is left of it, or nothing that is of use.
+        if state == ReplicaState::Stopped || state.failure().is_some() {
             inner.worker = None;
         }
         Ok(state)

@@ -33,7 +33,7 @@ use crate::{
     config::{AgentConfig, ConfigError},
     follow::{FollowError, Follower},
     host::{HostError, WorkerHost},
-    ingress::{self, Ingress},
+    ingress::{self, Ingress, IsolationStatus},
     metrics::Metrics,
     register::Registrar,
     replicas::Replicas,
@@ -241,7 +241,10 @@ async fn supervisor(
     let in_data_dir = |source| AgentError::DataDir { path: config.data_dir.clone(), source };
     let stores = config.matcher_url.iter().chain(&config.content_stores).cloned().collect();
     let artifacts = Artifacts::open(&config.data_dir, stores, &config.limits).map_err(in_data_dir)?;
-    let host = WorkerHost::new(&config.data_dir, config.limits.clone())?;
+    let host = WorkerHost::new(&config.data_dir, config.limits.clone(), &config.isolation).await?;
+    for (mechanism, state) in &host.report().0 {
+        metrics.isolation.with_label_values(&[mechanism.name()]).set(i64::from(state.active));
+    }
     let replicas = Arc::new(Replicas::default());
     for assignment in store.assignments().await? {
         replicas.assign(assignment);
@@ -270,6 +273,11 @@ fn ingress(agent: Address, config: &AgentConfig, supervisor: &Supervisor) -> Ing
         market: config.market,
         region: config.region(),
         limits: config.limits.clone(),
+        isolation: IsolationStatus {
+            mode: config.isolation.mode,
+            required: config.isolation.required.clone(),
+            mechanisms: supervisor.host.report().clone(),
+        },
         replicas: supervisor.replicas.clone(),
         book: supervisor.book.clone(),
         metrics: supervisor.metrics.clone(),

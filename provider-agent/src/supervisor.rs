@@ -12,9 +12,9 @@ use crate::{
     book::Book,
     domain::{
         reconcile::{self, Action},
-        replica::{Failure, IllegalEvent, ReplicaEvent, ReplicaState},
+        replica::{Cause, Failure, IllegalEvent, ReplicaEvent, ReplicaState},
     },
-    host::{WorkerHost, WorkerSpec},
+    host::{Worker, WorkerHost, WorkerSpec},
     metrics::Metrics,
     replicas::{Cell, Replicas},
     seen::Seen,
@@ -99,25 +99,34 @@ impl Supervisor {
         tokio::spawn(async move { life.run_until_cancelled(work).await });
     }
 
+    /// Brings a replica up, and stays with it until its worker's process ends, if it has one.
     async fn bring_up(&self, deal: DealId, cell: &Cell) {
         let began = self.clock.now();
-        match self.try_bring_up(deal, cell).await {
-            Ok(()) => {
+        let failure = match self.try_bring_up(deal, cell).await {
+            Ok(worker) => {
                 let took = self.clock.now().saturating_sub(began);
-                tracing::info!(%deal, took_ms = took.as_millis(), "replica ready");
+                tracing::info!(%deal, took_ms = took.as_millis(), process = worker.process_id(), "replica ready");
+                self.count_replicas();
+                if worker.process_id().is_none() {
+                    return;
+                }
+                let why = worker.ended().await;
+                self.count_use(&worker);
+                Failure::new(Cause::WorkerDied, why)
             }
-            Err(Setback::Overtaken) => (),
-            Err(Setback::Failure(failure)) => {
-                self.metrics.failures.with_label_values(&[failure.cause.code()]).inc();
-                tracing::warn!(%deal, %failure, "replica failed");
-                // Refused where the deal ended meanwhile: it then stays ended.
-                let _ = cell.apply(ReplicaEvent::Failed { failure, now: self.clock.unix_seconds() });
-            }
+            Err(Setback::Overtaken) => return,
+            Err(Setback::Failure(failure)) => failure,
+        };
+        // Refused where the deal ended meanwhile: it then stays ended.
+        let event = ReplicaEvent::Failed { failure: failure.clone(), now: self.clock.unix_seconds() };
+        if cell.apply(event).is_ok() {
+            self.metrics.failures.with_label_values(&[failure.cause.code()]).inc();
+            tracing::warn!(%deal, %failure, "replica failed");
         }
         self.count_replicas();
     }
 
-    async fn try_bring_up(&self, deal: DealId, cell: &Cell) -> Result<(), Setback> {
+    async fn try_bring_up(&self, deal: DealId, cell: &Cell) -> Result<Worker, Setback> {
         let assignment = cell.snapshot().assignment;
         let offer = &assignment.offer;
         let (bytes, origin) = self.artifacts.get(offer.artifact, &offer.artifact_url).await?;
@@ -134,14 +143,14 @@ impl Supervisor {
         let worker = self.host.start(module, spec).await?;
         let age = self.seen.age(self.clock.now());
         let is_fresh = age.is_some_and(|age| age <= self.fresh_within);
-        cell.ready(worker, is_fresh.then(|| self.seen.epoch()))?;
-        Ok(())
+        cell.ready(worker.clone(), is_fresh.then(|| self.seen.epoch()))?;
+        Ok(worker)
     }
 
     async fn stop(&self, deal: DealId, cell: &Cell) {
         if let Some(worker) = cell.serving().1 {
             worker.close().await;
-            self.count_cpu(worker.take_cpu_used());
+            self.count_use(&worker);
         }
         if cell.apply(ReplicaEvent::Stopped).is_ok() {
             tracing::info!(%deal, "replica stopped");
@@ -165,8 +174,8 @@ impl Supervisor {
         Ok(())
     }
 
-    fn count_cpu(&self, used: Duration) {
-        self.metrics.cpu_seconds.inc_by(used.as_secs_f64());
+    fn count_use(&self, worker: &Worker) {
+        self.metrics.cpu_seconds.inc_by(worker.take_cpu_used().as_secs_f64());
     }
 
     fn count_replicas(&self) {
@@ -179,7 +188,7 @@ impl Supervisor {
             }
             if let Some(worker) = worker {
                 memory = memory.saturating_add(worker.memory_used());
-                self.count_cpu(worker.take_cpu_used());
+                self.count_use(&worker);
             }
         }
         for (name, count) in counts {

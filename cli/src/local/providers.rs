@@ -12,7 +12,7 @@ use common::{
     offer::ProviderOffer,
     resources::{Prices, Resources},
 };
-use provider_agent::{AgentConfig, HostLimits, SignedProviderOffer};
+use provider_agent::{AgentConfig, HostLimits, Isolation, SignedProviderOffer};
 use tokio::process::Command;
 
 use super::{LocalMarket, accounts::Role, child::ChildProcess, local};
@@ -241,6 +241,7 @@ fn agent_config(
         poll_interval_ms: 300,
         reorg_margin_blocks: 64,
         limits: HostLimits::default(),
+        isolation: Isolation::default(),
     })
 }
 

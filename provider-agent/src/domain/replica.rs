@@ -3,7 +3,7 @@
 //! ```text
 //! Assigned → Fetching → Verified → Compiling → Starting → Ready ⇄ Paused
 //!     ↑         └──────────┴───────────┴──────────┴→ Backoff or Failed
-//!     └── Backoff (its time has come)
+//!     └── Backoff (its time has come; also from Ready and Paused, when the worker's process ended)
 //! any of these → Draining → Stopped
 //! ```
 
@@ -14,6 +14,8 @@ use thiserror::Error;
 const BACKOFF_FIRST_SECONDS: u64 = 2;
 /// Longest wait between two attempts, in seconds.
 const BACKOFF_LONGEST_SECONDS: u64 = 300;
+/// A failure this long ago, in seconds, no longer makes the next wait longer.
+const FAILURE_FORGOTTEN_SECONDS: u64 = 2 * BACKOFF_LONGEST_SECONDS;
 
 /// Why a replica is not ready. The code is stable: it is shown to callers and counted in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,13 +39,17 @@ pub enum Cause {
     CompileFailed,
     /// The component does not even start within the memory that was bought, or traps when it starts.
     StartFailed,
+    /// Compiling the artifact takes more memory, CPU time or room than this agent gives it.
+    CompileLimit,
+    /// The worker's process ended.
+    WorkerDied,
     /// Something on the provider's side failed: disk, memory, the compiler's thread.
     HostFault,
 }
 
 impl Cause {
     /// All causes, for metrics that exist at zero.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ArtifactUnavailable,
         Self::DigestMismatch,
         Self::ArtifactTooLarge,
@@ -53,6 +59,8 @@ impl Cause {
         Self::FeatureMissing,
         Self::CompileFailed,
         Self::StartFailed,
+        Self::CompileLimit,
+        Self::WorkerDied,
         Self::HostFault,
     ];
 
@@ -68,6 +76,8 @@ impl Cause {
             Self::FeatureMissing => "feature_missing",
             Self::CompileFailed => "compile_failed",
             Self::StartFailed => "start_failed",
+            Self::CompileLimit => "compile_limit",
+            Self::WorkerDied => "worker_died",
             Self::HostFault => "host_fault",
         }
     }
@@ -75,7 +85,7 @@ impl Cause {
     /// Whether another attempt may succeed. What follows from the bytes of the artifact alone never changes, as the
     /// digest fixes the bytes.
     pub const fn may_pass(self) -> bool {
-        matches!(self, Self::ArtifactUnavailable | Self::DigestMismatch | Self::HostFault)
+        matches!(self, Self::ArtifactUnavailable | Self::DigestMismatch | Self::WorkerDied | Self::HostFault)
     }
 }
 
@@ -173,8 +183,8 @@ impl ReplicaState {
         }
     }
 
-    const fn is_coming_up(&self) -> bool {
-        matches!(self, Self::Fetching | Self::Verified | Self::Compiling | Self::Starting)
+    const fn can_fail(&self) -> bool {
+        matches!(self, Self::Fetching | Self::Verified | Self::Compiling | Self::Starting | Self::Ready | Self::Paused)
     }
 }
 
@@ -191,7 +201,7 @@ pub enum ReplicaEvent {
     Starting,
     /// It can answer.
     Ready,
-    /// Bringing it up failed at `now` (seconds since 1970).
+    /// Bringing it up failed at `now` (seconds since 1970), or its process ended then.
     Failed {
         /// What failed.
         failure: Failure,
@@ -221,11 +231,13 @@ pub struct IllegalEvent {
 pub struct Replica {
     state: ReplicaState,
     failures_in_a_row: u32,
+    /// Second (since 1970) of the last failure.
+    last_failure: Option<u64>,
 }
 
 impl Default for Replica {
     fn default() -> Self {
-        Self { state: ReplicaState::Assigned, failures_in_a_row: 0 }
+        Self { state: ReplicaState::Assigned, failures_in_a_row: 0, last_failure: None }
     }
 }
 
@@ -237,11 +249,12 @@ impl Replica {
 
     /// Moves on, or leaves everything as it was.
     pub fn apply(&mut self, event: ReplicaEvent) -> Result<(), IllegalEvent> {
+        let failed_at = if let ReplicaEvent::Failed { now, .. } = event { Some(now) } else { None };
         let next = self.next(&event).ok_or(IllegalEvent { state: self.state.name(), event })?;
-        match next {
-            ReplicaState::Backoff { .. } => self.failures_in_a_row = self.failures_in_a_row.saturating_add(1),
-            ReplicaState::Ready => self.failures_in_a_row = 0,
-            _ => (),
+        if let Some(now) = failed_at {
+            // Being ready for a moment proves nothing: a worker that crashes at once would be started without end.
+            self.failures_in_a_row = self.failures_before(now).saturating_add(1);
+            self.last_failure = Some(now);
         }
         self.state = next;
         Ok(())
@@ -257,7 +270,7 @@ impl Replica {
             (S::Compiling, E::Starting) => Some(S::Starting),
             (S::Starting, E::Ready) | (S::Paused, E::Resume) => Some(S::Ready),
             (S::Ready, E::Pause) => Some(S::Paused),
-            (state, E::Failed { failure, now }) if state.is_coming_up() => Some(self.failed(failure, *now)),
+            (state, E::Failed { failure, now }) if state.can_fail() => Some(self.failed(failure, *now)),
             // Where nothing was begun there is nothing to drain.
             (S::Assigned | S::Backoff { .. } | S::Failed { .. } | S::Draining, E::Stopped) => Some(S::Stopped),
             (S::Stopped | S::Draining, _) => None,
@@ -266,12 +279,17 @@ impl Replica {
         }
     }
 
+    fn failures_before(&self, now: u64) -> u32 {
+        let is_recent = |last: u64| now.saturating_sub(last) < FAILURE_FORGOTTEN_SECONDS;
+        if self.last_failure.is_some_and(is_recent) { self.failures_in_a_row } else { 0 }
+    }
+
     fn failed(&self, failure: &Failure, now: u64) -> ReplicaState {
         let failure = failure.clone();
         if !failure.cause.may_pass() {
             return ReplicaState::Failed { failure };
         }
-        let doubled = 1_u64.checked_shl(self.failures_in_a_row).unwrap_or(u64::MAX);
+        let doubled = 1_u64.checked_shl(self.failures_before(now)).unwrap_or(u64::MAX);
         let wait = BACKOFF_FIRST_SECONDS.saturating_mul(doubled).min(BACKOFF_LONGEST_SECONDS);
         ReplicaState::Backoff { failure, until: now.saturating_add(wait) }
     }
@@ -326,6 +344,29 @@ mod tests {
             waits.push(until - 1_000);
         }
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    }
+
+    #[test]
+    fn a_worker_that_dies_is_started_again_ever_later_until_it_was_well_for_long() {
+        let mut replica = brought_up();
+        let mut waits = Vec::new();
+        let mut now = 1_000;
+        for pause in [0, 1, 1, FAILURE_FORGOTTEN_SECONDS, 1] {
+            now += pause;
+            replica.apply(ReplicaEvent::Failed { failure: failure(Cause::WorkerDied), now }).unwrap();
+            let ReplicaState::Backoff { until, .. } = *replica.state() else { panic!("{replica:?}") };
+            waits.push(until - now);
+            for event in [
+                ReplicaEvent::Begin,
+                ReplicaEvent::Verified,
+                ReplicaEvent::Compiling,
+                ReplicaEvent::Starting,
+                ReplicaEvent::Ready,
+            ] {
+                replica.apply(event).unwrap();
+            }
+        }
+        assert_eq!(waits, [2, 4, 8, 2, 4]);
     }
 
     #[test]

@@ -6,12 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
-    time::Duration,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Sleep;
 use wasmtime::ResourceLimiter;
+
+use super::bucket::CpuShare;
 
 /// What one table element takes of the host's memory.
 const TABLE_ELEMENT_BYTES: u64 = 8;
@@ -51,21 +54,25 @@ impl CpuMeter {
         self.turn_began.store(nanos(thread_cpu()), Ordering::Relaxed);
     }
 
-    fn end_turn(&self) {
+    /// CPU time of the turn that is over now.
+    fn end_turn(&self) -> Duration {
         let turn = nanos(thread_cpu()).saturating_sub(self.turn_began.load(Ordering::Relaxed));
         self.spent.fetch_add(turn, Ordering::Relaxed);
+        Duration::from_nanos(turn)
     }
 }
 
-/// A future whose turns are counted by a meter.
+/// A future whose turns are counted by a meter and charged to its deal's share; it gets no turn while that is used up.
 pub(crate) struct Metered<F> {
     future: Pin<Box<F>>,
     meter: Arc<CpuMeter>,
+    share: Arc<CpuShare>,
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<F> Metered<F> {
-    pub(crate) fn new(future: F, meter: Arc<CpuMeter>) -> Self {
-        Self { future: Box::pin(future), meter }
+    pub(crate) fn new(future: F, meter: Arc<CpuMeter>, share: Arc<CpuShare>) -> Self {
+        Self { future: Box::pin(future), meter, share, pause: None }
     }
 }
 
@@ -73,9 +80,18 @@ impl<F: Future> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            let Some(wait) = self.share.wait(Instant::now()) else { break };
+            self.pause = Some(Box::pin(tokio::time::sleep(wait)));
+        }
         self.meter.begin_turn();
         let polled = self.future.as_mut().poll(context);
-        self.meter.end_turn();
+        let turn = self.meter.end_turn();
+        self.share.charge(turn);
         polled
     }
 }
@@ -202,6 +218,7 @@ impl ResourceLimiter for MemoryMeter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::bucket::CpuSource;
 
     #[test]
     fn a_budget_is_shared_and_comes_back() {
@@ -233,7 +250,10 @@ mod tests {
             }
             tokio::task::yield_now().await;
         };
-        Metered::new(busy, meter.clone()).await;
+        let bought = (1_000, Duration::from_millis(1));
+        let share = Arc::new(CpuShare::new(bought.0, bought.1, CpuSource::Turns, Instant::now()));
+        Metered::new(busy, meter.clone(), share.clone()).await;
         assert!(meter.spent() >= Duration::from_millis(20));
+        assert!(share.paused() > Duration::ZERO, "the second turn had to wait");
     }
 }

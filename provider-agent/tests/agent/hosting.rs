@@ -1,6 +1,6 @@
-//! The host alone: components run, and every limit holds and is named.
+//! The host alone: components run, and every limit holds and is named, wherever they run.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{
@@ -12,14 +12,14 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use provider_agent::{
-    HostLimits,
+    HostLimits, IsolationMode,
     domain::replica::{Cause, Failure},
     host::{Module, ServeError, Worker, WorkerBody, WorkerHost, WorkerSpec},
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::support::{digest, eventually, guest};
+use crate::support::{digest, eventually, guest, isolation};
 
 const DEAL: DealId = DealId([0xd1; 32]);
 
@@ -32,15 +32,49 @@ fn limits() -> HostLimits {
     }
 }
 
+/// Each test in the agent's own process, and in one for each worker.
+macro_rules! wherever_workers_run {
+    ($($test:ident,)*) => {
+        mod in_process {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::IsolationMode::InProcess).await;
+            })*
+        }
+        #[cfg(target_os = "linux")]
+        mod process {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::IsolationMode::Process).await;
+            })*
+        }
+    };
+}
+
+wherever_workers_run! {
+    a_rust_worker_answers_and_knows_who_it_is,
+    a_javascript_worker_answers,
+    bodies_stream_both_ways_through_less_memory_than_they_have,
+    endless_loops_end_at_the_cpu_limit_and_others_are_served_meanwhile,
+    a_request_that_takes_too_long_is_ended_whatever_it_does,
+    memory_is_limited_to_what_was_bought_and_comes_back,
+    a_trap_is_told_and_harms_nobody_else,
+    request_bodies_are_limited_by_announcement_and_by_count,
+    too_many_requests_are_refused_and_closing_waits_for_those_that_run,
+    outgoing_requests_are_refused,
+    what_is_no_worker_is_refused_with_its_cause,
+    compiled_modules_are_loaded_again_unless_somebody_changed_them,
+}
+
 struct Fixture {
     folder: TempDir,
     host: WorkerHost,
 }
 
 impl Fixture {
-    fn new(limits: HostLimits) -> Self {
+    async fn new(mode: IsolationMode, limits: HostLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let host = WorkerHost::new(folder.path(), limits).unwrap();
+        let host = WorkerHost::new(folder.path(), limits, &isolation(mode)).await.unwrap();
         Self { folder, host }
     }
 
@@ -87,9 +121,8 @@ fn chunk(bytes: &Bytes) -> Result<Frame<Bytes>, std::io::Error> {
     Ok(Frame::data(bytes.clone()))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rust_worker_answers_and_knows_who_it_is() {
-    let fixture = Fixture::new(limits());
+async fn a_rust_worker_answers_and_knows_who_it_is(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let worker = fixture.start("hello", 16).await;
     let response = worker.handle(get("/some/path?x=1")).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -97,21 +130,19 @@ async fn a_rust_worker_answers_and_knows_who_it_is() {
     let who: serde_json::Value =
         serde_json::from_str(&text(worker.handle(get("/whoami")).await.unwrap()).await).unwrap();
     assert_eq!(who, serde_json::json!({ "deal": DEAL.to_string(), "region": "eu-de-fra1" }));
-    assert!(worker.take_cpu_used() > Duration::ZERO);
+    eventually("CPU time is told", || async { (worker.take_cpu_used() > Duration::ZERO).then_some(()) }).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_javascript_worker_answers() {
-    let fixture = Fixture::new(limits());
+async fn a_javascript_worker_answers(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let worker = fixture.start("hello-js", 64).await;
     assert!(text(worker.handle(get("/js")).await.unwrap()).await.contains("JavaScript! You asked for /js"));
     let request = Request::post("/echo").header("host", "worker.test").body(Full::new(Bytes::from("across"))).unwrap();
     assert_eq!(text(worker.handle(request).await.unwrap()).await, "across");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_stream_both_ways_through_less_memory_than_they_have() {
-    let fixture = Fixture::new(limits());
+async fn bodies_stream_both_ways_through_less_memory_than_they_have(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let worker = fixture.start("hello", 4).await;
     let (sender, request) = streamed("/echo");
     let response = worker.handle(request).await.unwrap();
@@ -132,9 +163,8 @@ async fn bodies_stream_both_ways_through_less_memory_than_they_have() {
     assert_eq!(received, 16 << 20);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn endless_loops_end_at_the_cpu_limit_and_others_are_served_meanwhile() {
-    let fixture = Fixture::new(HostLimits { cpu_ms_per_request: 300, ..limits() });
+async fn endless_loops_end_at_the_cpu_limit_and_others_are_served_meanwhile(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, HostLimits { cpu_ms_per_request: 300, ..limits() }).await;
     let worker = fixture.start("hello", 64).await;
     // More loops than threads.
     let spinning: Vec<_> = (0..8)
@@ -151,9 +181,8 @@ async fn endless_loops_end_at_the_cpu_limit_and_others_are_served_meanwhile() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_takes_too_long_is_ended_whatever_it_does() {
-    let fixture = Fixture::new(HostLimits { request_timeout_ms: 400, ..limits() });
+async fn a_request_that_takes_too_long_is_ended_whatever_it_does(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, HostLimits { request_timeout_ms: 400, ..limits() }).await;
     let worker = fixture.start("hello", 16).await;
     assert_eq!(error(&worker, "/spin").await, ServeError::Deadline { limit_ms: 400 });
     // One that waits for a body that never ends: it had begun to answer, so that its answer is cut off.
@@ -163,9 +192,8 @@ async fn a_request_that_takes_too_long_is_ended_whatever_it_does() {
     drop(sender);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_is_limited_to_what_was_bought_and_comes_back() {
-    let fixture = Fixture::new(limits());
+async fn memory_is_limited_to_what_was_bought_and_comes_back(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let worker = fixture.start("hello", 16).await;
     assert_eq!(text(worker.handle(get("/alloc?mib=8")).await.unwrap()).await, "8 MiB touched\n");
     let refused = error(&worker, "/alloc?mib=64").await;
@@ -180,18 +208,16 @@ async fn memory_is_limited_to_what_was_bought_and_comes_back() {
     assert!(failure.detail.contains("1048576"), "{failure}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_trap_is_told_and_harms_nobody_else() {
-    let fixture = Fixture::new(limits());
+async fn a_trap_is_told_and_harms_nobody_else(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let worker = fixture.start("hello", 16).await;
     let trapped = error(&worker, "/trap").await;
     assert!(matches!(&trapped, ServeError::Trapped(why) if why.contains("unreachable")), "{trapped:?}");
     assert_eq!(worker.handle(get("/")).await.unwrap().status(), 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn request_bodies_are_limited_by_announcement_and_by_count() {
-    let fixture = Fixture::new(HostLimits { max_request_body_bytes: 1_000, ..limits() });
+async fn request_bodies_are_limited_by_announcement_and_by_count(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, HostLimits { max_request_body_bytes: 1_000, ..limits() }).await;
     let worker = fixture.start("hello", 16).await;
     let announced = Request::post("/echo").header("host", "w").body(Full::new(Bytes::from(vec![0; 1_001]))).unwrap();
     let refused = worker.handle(announced).await.map(|response| response.status()).unwrap_err();
@@ -205,9 +231,9 @@ async fn request_bodies_are_limited_by_announcement_and_by_count() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn too_many_requests_are_refused_and_closing_waits_for_those_that_run() {
-    let fixture = Fixture::new(HostLimits { max_concurrent_requests: 1, max_queued_requests: 0, ..limits() });
+async fn too_many_requests_are_refused_and_closing_waits_for_those_that_run(mode: IsolationMode) {
+    let fixture =
+        Fixture::new(mode, HostLimits { max_concurrent_requests: 1, max_queued_requests: 0, ..limits() }).await;
     let worker = fixture.start("hello", 16).await;
     let (sender, request) = streamed("/echo");
     let first = worker.handle(request).await.unwrap();
@@ -224,9 +250,8 @@ async fn too_many_requests_are_refused_and_closing_waits_for_those_that_run() {
     assert_eq!(error(&worker, "/").await, ServeError::Closed);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn outgoing_requests_are_refused() {
-    let fixture = Fixture::new(limits());
+async fn outgoing_requests_are_refused(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let worker = fixture.start("fetch", 16).await;
     let response = worker.handle(get("/?url=http://127.0.0.1:1/")).await.unwrap();
     let answer = text(response).await;
@@ -238,9 +263,8 @@ async fn outgoing_requests_are_refused() {
     assert!(failure.detail.contains("wasi:http/outgoing-handler"), "{failure}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_worker_is_refused_with_its_cause() {
-    let fixture = Fixture::new(limits());
+async fn what_is_no_worker_is_refused_with_its_cause(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let core_module = [0, b'a', b's', b'm', 1, 0, 0, 0];
     let empty_component = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
     let cut_off = guest("hello")[..20_000].to_vec();
@@ -257,27 +281,29 @@ async fn what_is_no_worker_is_refused_with_its_cause() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn compiled_modules_are_loaded_again_unless_somebody_changed_them() {
-    let fixture = Fixture::new(limits());
+async fn compiled_modules_are_loaded_again_unless_somebody_changed_them(mode: IsolationMode) {
+    let fixture = Fixture::new(mode, limits()).await;
     let hello = guest("hello");
     fixture.load(&hello).await.unwrap();
     let engine_folder =
         std::fs::read_dir(fixture.folder.path().join("compiled")).unwrap().next().unwrap().unwrap().path();
     let file = std::fs::read_dir(engine_folder).unwrap().next().unwrap().unwrap().path();
-    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let inode = || std::fs::metadata(&file).unwrap().ino();
+    let written = inode();
 
-    let again = WorkerHost::new(fixture.folder.path(), limits()).unwrap();
+    let again = WorkerHost::new(fixture.folder.path(), limits(), &isolation(mode)).await.unwrap();
     again.load(digest(&hello), hello.clone()).await.unwrap();
-    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written, "nothing was compiled");
+    assert_eq!(inode(), written, "nothing was compiled");
 
     let mut bytes = std::fs::read(&file).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
-    let wary = WorkerHost::new(fixture.folder.path(), limits()).unwrap();
-    wary.load(digest(&hello), hello).await.unwrap();
+    let wary = WorkerHost::new(fixture.folder.path(), limits(), &isolation(mode)).await.unwrap();
+    let module = wary.load(digest(&hello), hello).await.unwrap();
     assert_ne!(std::fs::read(&file).unwrap(), bytes, "it was compiled anew");
+    let worker = wary.start(module, spec(16)).await.unwrap();
+    assert_eq!(worker.handle(get("/")).await.unwrap().status(), 200);
     // A file of another artifact under this name is somebody's change, too.
     let other = file.with_file_name(format!("{}.cwasm", "00".repeat(32)));
     std::fs::copy(&file, &other).unwrap();

@@ -11,6 +11,10 @@
     reason = "tests"
 )]
 
+#[cfg(target_os = "linux")]
+mod hostile;
 mod hosting;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod market;
 mod support;

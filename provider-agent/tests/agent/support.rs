@@ -22,7 +22,7 @@ use common::{
     resources::{Prices, Resources},
     shutdown::Shutdown,
 };
-use provider_agent::{Agent, AgentConfig, AgentError};
+use provider_agent::{Agent, AgentConfig, AgentError, Isolation, IsolationMode};
 use sha2::Digest as _;
 use tempfile::TempDir;
 
@@ -37,6 +37,14 @@ pub fn guest(name: &str) -> Vec<u8> {
 pub fn digest(bytes: &[u8]) -> Digest {
     Digest(sha2::Sha256::digest(bytes).into())
 }
+
+/// Workers in processes of the little program that comes with the agent, or in the test's own.
+pub fn isolation(mode: IsolationMode) -> Isolation {
+    let program = (mode == IsolationMode::Process).then(|| SANDBOXED.into());
+    Isolation { mode, program, ..Isolation::default() }
+}
+
+pub const SANDBOXED: &str = env!("CARGO_BIN_EXE_wharfage-sandboxed");
 
 /// Longest that anything is waited for: no test passes or fails by how fast the machine is below this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -128,7 +136,9 @@ impl World {
             self.market.market,
             self.store.url,
         );
-        AgentConfig::from_toml(&text).unwrap()
+        let mut config = AgentConfig::from_toml(&text).unwrap();
+        config.isolation = isolation(config.isolation.mode);
+        config
     }
 
     pub async fn start(&self) -> Running {

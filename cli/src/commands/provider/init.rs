@@ -21,7 +21,7 @@ use common::{
     region::Region,
     resources::{Prices, Resources},
 };
-use provider_agent::{AgentConfig, HostLimits, SignedProviderOffer};
+use provider_agent::{AgentConfig, HostLimits, Isolation, SignedProviderOffer};
 use serde_json::json;
 
 use crate::{
@@ -169,6 +169,7 @@ impl InitArgs {
             poll_interval_ms: POLL_INTERVAL_MS,
             reorg_margin_blocks: REORG_MARGIN,
             limits: HostLimits::default(),
+            isolation: Isolation::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use common::{clock::SystemClock, shutdown};
-use provider_agent::AgentConfig;
+use provider_agent::{AgentConfig, IsolationMode};
 
 use super::init::{KEYSTORE, PASSWORD};
 use crate::{commands::connection::KeyArgs, output::Output};
@@ -22,6 +22,9 @@ pub(crate) struct RunArgs {
     /// The agent's configuration
     #[arg(long, value_name = "FILE", default_value = "agent.toml")]
     config: PathBuf,
+    /// Where workers run, in place of what the configuration says: process, or in-process for development
+    #[arg(long, value_name = "MODE")]
+    isolation: Option<IsolationMode>,
     /// The agent's hot key: without it the keystore that `wharfage provider init` has put beside the configuration
     #[command(flatten)]
     key: KeyArgs,
@@ -30,7 +33,10 @@ pub(crate) struct RunArgs {
 pub(crate) async fn run(args: RunArgs, output: &Output) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.config)
         .with_context(|| format!("cannot read {}: `wharfage provider init` writes one", args.config.display()))?;
-    let config = AgentConfig::from_toml(&text).with_context(|| args.config.display().to_string())?;
+    let mut config = AgentConfig::from_toml(&text).with_context(|| args.config.display().to_string())?;
+    if let Some(mode) = args.isolation {
+        config.isolation.mode = mode;
+    }
     let key = key_args(&args).load(output)?;
     provider_agent::run(config, key, Arc::new(SystemClock), shutdown::on_signals()?).await?;
     Ok(())
@@ -57,7 +63,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("agent.toml");
         let key = KeyArgs { keystore: Some("other.json".into()), password_file: None };
-        let named = RunArgs { config: config.clone(), key };
+        let named = RunArgs { config: config.clone(), isolation: None, key };
         assert_eq!(key_args(&named).keystore, Some("other.json".into()));
         std::fs::write(folder.path().join(PASSWORD), "secret").unwrap();
         chain::Key::random().save_keystore(&folder.path().join(KEYSTORE), "secret").unwrap();
