@@ -309,6 +309,9 @@ fn here(limits: &HostLimits) -> Result<Place, HostError> {
 async fn processes(data_dir: &Path, isolation: &Isolation) -> Result<(Place, Report), HostError> {
     let empty = data_dir.join("empty");
     std::fs::create_dir_all(&empty).map_err(HostError::io("make", &empty))?;
+    // For those who are nobody, too: there is nothing in it.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+    std::fs::set_permissions(&empty, everybody).map_err(HostError::io("open to everybody", &empty))?;
     let empty = std::path::absolute(&empty).map_err(HostError::io("name", &empty))?;
     let spawner = process::spawn::Spawner::start(isolation.program.clone())?;
     let report = process::remote::look(&spawner, &empty).await;

@@ -23,6 +23,7 @@ use super::{
     spawn::SANDBOXED,
 };
 use crate::{
+    config::HostLimits,
     domain::replica::{Cause, Failure},
     host::{
         BodyCut, HostError, ServeError,
@@ -40,6 +41,8 @@ use crate::{
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Beside the headers: request line, and room for the parser.
 const BUFFER_SLACK: usize = 16 << 10;
+/// Instances that still end while their requests are through.
+const ENDING_INSTANCES: u32 = 8;
 /// Descriptors beside those of requests.
 const OTHER_FILES: u64 = 32;
 
@@ -115,7 +118,7 @@ fn worker() -> io::Result<()> {
     };
     let threads = threads(start.spec.milli_cpu);
     // Loaded with what rights there are, as the code may be read by the agent's user alone; none of it runs yet.
-    let loaded = load(&code, start.spec.limits.max_live_instances);
+    let loaded = load(&code, instances(&start.spec.limits));
     let request = sandbox_of_worker(&start);
     let report = sandbox::enter(&request);
     let mut runtime = if threads > 1 {
@@ -128,6 +131,12 @@ fn worker() -> io::Result<()> {
     // A guest that computes has turns of a tick each: sockets are looked at after each of them.
     let runtime = runtime.enable_all().event_interval(2).build()?;
     runtime.block_on(serve(control, loaded, *start, report))
+}
+
+/// As many as one deal can have at once: room for more takes time at the start.
+fn instances(limits: &HostLimits) -> u32 {
+    let running = u32::try_from(limits.max_concurrent_requests).unwrap_or(u32::MAX);
+    limits.max_live_instances.min(running.saturating_add(ENDING_INSTANCES))
 }
 
 fn sandbox_of_worker(start: &Start) -> sandbox::Request<'_> {

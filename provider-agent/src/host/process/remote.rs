@@ -9,7 +9,7 @@ use std::{
     process::Stdio,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
@@ -235,10 +235,13 @@ impl Remote {
         }
         let permit = self.inner.gate.admit(deadline).await?;
         let mut connection = self.connection().await?;
+        let too_large = Arc::new(AtomicBool::new(false));
+        let request = request.map(|body| limited(body, limit, too_large.clone()));
         let request = prepared(request, deadline.saturating_duration_since(Instant::now()));
         let last = deadline.checked_add(GRACE).unwrap_or(deadline);
         let response = match tokio::time::timeout_at(last, connection.send_request(request)).await {
             Err(_) => return Err(ServeError::Deadline { limit_ms: self.inner.limits.request_timeout_ms }),
+            Ok(Err(_)) if too_large.load(Ordering::Relaxed) => return Err(ServeError::BodyTooLarge { limit }),
             Ok(Err(error)) => return Err(self.lost(&error).await),
             Ok(Ok(response)) => response,
         };
@@ -296,6 +299,20 @@ impl Remote {
             }
         }
     }
+}
+
+/// A body that fails beyond `limit` bytes, and notes that it did.
+fn limited<B>(body: B, limit: u64, too_large: Arc<AtomicBool>) -> impl Body<Data = Bytes, Error = AnyError> + Send
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<AnyError>,
+{
+    Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).map_err(move |error| {
+        if error.is::<LengthLimitError>() {
+            too_large.store(true, Ordering::Relaxed);
+        }
+        error
+    })
 }
 
 /// The request as it goes to the process: nothing in it concerns the connection that it came by.

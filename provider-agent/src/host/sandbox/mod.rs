@@ -110,25 +110,23 @@ fn namespaces(request: &Request<'_>, report: &mut Report) {
         flags |= UnshareFlags::NEWPID;
     }
     let is_root = getuid().is_root();
+    // While it can be reached: what comes next may take the right to look into the folders above it.
+    let there = rustix::process::chdir(request.empty);
     let as_root = if is_root { sys::unshare(flags) } else { Err(io::ErrorKind::PermissionDenied.into()) };
-    let mut root = if as_root.is_ok() { enter_empty_root(request.empty) } else { Err(String::new()) };
-    if is_root {
-        report.note(Mechanism::UnprivilegedUser, become_nobody().map_err(|error| error.to_string()));
-    } else {
-        report.note(Mechanism::UnprivilegedUser, Ok(()));
-    }
+    let nobody = if is_root { become_nobody() } else { Ok(()) };
+    report.note(Mechanism::UnprivilegedUser, nobody.map_err(|error| error.to_string()));
     let (user, rest) = match as_root {
-        Ok(()) => (sys::unshare(UnshareFlags::NEWUSER), Ok(())),
+        Ok(()) => (sys::unshare(UnshareFlags::NEWUSER).map_err(|error| error.to_string()), Ok(())),
         Err(_) => {
             let all = sys::unshare(flags | UnshareFlags::NEWUSER).map_err(|error| error.to_string());
-            if all.is_ok() {
-                root = enter_empty_root(request.empty);
-            }
-            (all.clone().map_err(io::Error::other), all)
+            (all.clone(), all)
         }
     };
+    // In a user namespace of its own it has the right to do so, and whoever has another root cannot make one.
+    let root = there.and_then(|()| chroot("."));
+    let root = root.map_err(|error| format!("{} cannot become the root: {error}", request.empty.display()));
     let why = |error: String| format!("the system refuses namespaces: {error}");
-    report.note(Mechanism::UserNamespace, user.map_err(|error| why(error.to_string())));
+    report.note(Mechanism::UserNamespace, user.map_err(why));
     for mechanism in [Mechanism::NetworkNamespace, Mechanism::MountNamespace, Mechanism::IpcNamespace] {
         report.note(mechanism, rest.clone().map_err(why));
     }
@@ -139,12 +137,6 @@ fn namespaces(request: &Request<'_>, report: &mut Report) {
         (true, Ok(())) => become_first_process().map_err(|error| error.to_string()),
     };
     report.note(Mechanism::PidNamespace, processes);
-}
-
-fn enter_empty_root(empty: &Path) -> Result<(), String> {
-    chroot(empty)
-        .and_then(|()| rustix::process::chdir("/"))
-        .map_err(|error| format!("{} cannot become the root: {error}", empty.display()))
 }
 
 fn become_nobody() -> io::Result<()> {

@@ -21,6 +21,9 @@ use seccompiler::{
     TargetArch, apply_filter,
 };
 
+/// Asks for what the kernel has said at the start of the process, such as where its clock is.
+const PR_GET_AUXV: u32 = 0x4155_5856;
+
 /// What a process is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -131,7 +134,7 @@ fn allowed(role: Role) -> Result<Rules, seccompiler::BackendError> {
     // A thread, never a process.
     let thread = u64::from(CLONE_THREAD.unsigned_abs());
     rules.insert(SYS_clone, vec![only(0, SeccompCmpOp::MaskedEq(thread), thread)?]);
-    let names = [PR_SET_NAME.unsigned_abs(), PR_SET_VMA.unsigned_abs()];
+    let names = [PR_SET_NAME.unsigned_abs(), PR_SET_VMA.unsigned_abs(), PR_GET_AUXV];
     let named: Result<Vec<_>, _> = names.map(|name| only(0, SeccompCmpOp::Eq, u64::from(name))).into_iter().collect();
     rules.insert(SYS_prctl, named?);
     // Of signals only the one of an abort, to itself.
