@@ -100,6 +100,7 @@ impl CpuShare {
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 

@@ -121,8 +121,8 @@ async fn a_trap_is_told_in_every_phase() {
         assert!(matches!(&error, ServeError::Trapped(why) if why.contains(says)), "{error:?}");
     }
     // Calls without end.
-    let deep = format!(r#"(func $deep (export "handle") (param i32 i32) (call $deep (local.get 0) (local.get 1)))"#);
-    let worker = fixture.start(&component(&deep), size(1_000, 16)).await;
+    let deep = r#"(func $deep (export "handle") (param i32 i32) (call $deep (local.get 0) (local.get 1)))"#;
+    let worker = fixture.start(&component(deep), size(1_000, 16)).await;
     let error = call(&worker, "/").await.unwrap_err();
     assert!(matches!(&error, ServeError::Trapped(why) if why.contains("stack")), "{error:?}");
     let silent = fixture.start(&component(&handler("")), size(1_000, 16)).await;
