@@ -11,12 +11,13 @@ use common::{
 use indexer::{
     projection::rows::OpenedAt,
     store::{EventFilter, Snapshot},
-    view::{EventView, Order, Part},
+    view::{EventView, Order},
 };
 use proptest::prelude::*;
 
 use crate::{
     history::{Chain, account, actions, terms},
+    pages::all_pages,
     projection::{Database, ENGINES, act, block_on},
 };
 
@@ -48,22 +49,8 @@ fn defined(chain: &Chain, accounts: &[Address]) -> BTreeMap<Address, Vec<(Place,
     found
 }
 
-/// All pages of a list, in the order of the chain.
 async fn listed(snapshot: &mut Snapshot, filter: EventFilter, limit: u32, order: Order) -> Vec<EventView> {
-    let (mut list, mut after) = (Vec::new(), None);
-    loop {
-        let page = snapshot.events(filter, Part { limit, after, order }).await.unwrap();
-        assert!(page.items.len() <= limit as usize && (page.next.is_none() || page.items.len() == limit as usize));
-        list.extend(page.items);
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    if order == Order::Desc {
-        list.reverse();
-    }
-    list
+    all_pages(limit, order, async |part| snapshot.events(filter, part).await).await
 }
 
 fn places(events: &[EventView]) -> Vec<Place> {

@@ -19,6 +19,7 @@ mod follow;
 mod history;
 mod migrate;
 mod openapi;
+mod pages;
 mod prices;
 mod projection;
 mod proxy;

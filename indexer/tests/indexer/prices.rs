@@ -13,12 +13,13 @@ use common::{
 use indexer::{
     prices::{Buckets, MAX_DEALS, PriceBucket, PriceFilter, PriceSpread},
     store::Snapshot,
-    view::{Order, Part},
+    view::Order,
 };
 use proptest::prelude::*;
 
 use crate::{
     history::{Chain, actions, terms},
+    pages::all_pages,
     projection::{Database, ENGINES, act, block_on},
 };
 
@@ -74,20 +75,7 @@ fn expected(opened: &[Opened], filter: &PriceFilter) -> Vec<PriceBucket> {
 }
 
 async fn listed(snapshot: &mut Snapshot, filter: PriceFilter, limit: u32, order: Order) -> Vec<PriceBucket> {
-    let (mut list, mut after) = (Vec::new(), None);
-    loop {
-        let page = snapshot.prices(filter, Part { limit, after, order }).await.unwrap();
-        assert!(page.items.len() <= limit as usize);
-        list.extend(page.items);
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    if order == Order::Desc {
-        list.reverse();
-    }
-    list
+    all_pages(limit, order, async |part| snapshot.prices(filter, part).await).await
 }
 
 fn filter(width: u32, (from, to): (u32, u32)) -> PriceFilter {

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::{
     dump::{self, dump},
     history::{Action, Chain, actions, attempts, terms},
+    pages::all_pages,
 };
 
 /// Which of the two it is.
@@ -98,23 +99,8 @@ const KINDS: [PaymentKind; 9] = [
 
 /// All payments, page by page; backwards they are the same.
 async fn payments(snapshot: &mut Snapshot, filter: PaymentFilter, limit: u32) -> Vec<PaymentView> {
-    let mut lists = Vec::new();
-    for order in [Order::Asc, Order::Desc] {
-        let (mut list, mut after) = (Vec::new(), None);
-        loop {
-            let page = snapshot.payments(filter, Part { limit, after, order }).await.unwrap();
-            assert!(page.items.len() <= limit as usize);
-            list.extend(page.items);
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        lists.push(list);
-    }
-    let mut backwards = lists.pop().unwrap();
-    backwards.reverse();
-    let list = lists.pop().unwrap();
+    let list = all_pages(limit, Order::Asc, async |part| snapshot.payments(filter, part).await).await;
+    let backwards = all_pages(limit, Order::Desc, async |part| snapshot.payments(filter, part).await).await;
     assert_eq!(backwards, list);
     list
 }
